@@ -1,0 +1,140 @@
+//! The graph of steps: each vertex is one layer on top of its parent, made from its inputs.
+
+use oci::{DiffId, Digest, Platform, Reference};
+use serde::Serialize;
+
+use crate::diagnostic::Span;
+use crate::op::{CopyOp, MkdirOp, RunOp};
+
+/// A vertex's place in its graph.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct VertexId(pub usize);
+
+/// All steps that a build needs, each after what it depends on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Graph {
+    /// In an order in which they can run.
+    pub vertices: Vec<Vertex>,
+}
+
+/// One step.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Vertex {
+    /// For people: `[builder 2/5] RUN make`.
+    pub name: String,
+    /// The stage's name, or its number.
+    pub stage: String,
+    /// From 0 in its stage.
+    pub index: usize,
+    /// What the layer is put on; none: nothing.
+    pub parent: Option<VertexId>,
+    /// What is done.
+    pub op: VertexOp,
+    /// Where it stands in the file.
+    pub span: Option<Span>,
+    /// The reference in the FROM of its stage, and the digest found there.
+    pub base: Option<(String, Option<Digest>)>,
+}
+
+/// What a step does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VertexOp {
+    /// The layers of an image that exists.
+    Image(ImageSource),
+    /// Runs a command.
+    Run(RunStep),
+    /// Copies files.
+    Copy(CopyStep),
+    /// Makes a directory.
+    Mkdir(MkdirOp),
+}
+
+/// An image that exists, resolved.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ImageSource {
+    /// How the user calls it.
+    pub name: String,
+    /// Where it is; none for an image of a layout or of the store.
+    pub reference: Option<Reference>,
+    /// Its manifest's digest.
+    pub digest: Digest,
+    /// Its layers, bottom first.
+    pub layers: Vec<DiffId>,
+    /// What it runs on.
+    pub platform: Platform,
+}
+
+/// A command with everything it depends on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RunStep {
+    /// The command.
+    pub op: RunOp,
+    /// Its environment, configuration and arguments merged.
+    pub env: Vec<(String, String)>,
+    /// Proxies: seen by the command, no part of its key.
+    #[serde(skip)]
+    pub proxies: Vec<(String, String)>,
+    /// As whom.
+    pub user: String,
+    /// Where.
+    pub working_dir: String,
+    /// What each of the operation's mounts comes from, where it comes from somewhere.
+    pub mount_origins: Vec<Option<Origin>>,
+    /// What it runs on.
+    pub platform: Platform,
+}
+
+/// A copy with everything it depends on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct CopyStep {
+    /// The operation.
+    pub op: CopyOp,
+    /// The destination, absolute, its trailing slash kept.
+    pub destination: String,
+    /// Where each source comes from; none for what the operation itself holds.
+    pub origins: Vec<Option<Origin>>,
+}
+
+/// Where files come from.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// A stage or an image.
+    Vertex(VertexId),
+    /// An empty root.
+    Scratch,
+    /// The build context, or a named one.
+    Context(Option<String>),
+}
+
+impl Graph {
+    /// Adds a vertex.
+    pub fn push(&mut self, vertex: Vertex) -> VertexId {
+        self.vertices.push(vertex);
+        VertexId(self.vertices.len() - 1)
+    }
+
+    /// What the vertex needs to be done before it.
+    pub fn inputs(&self, id: VertexId) -> impl Iterator<Item = VertexId> {
+        let vertex = &self.vertices[id.0];
+        let origins: &[Option<Origin>] = match &vertex.op {
+            VertexOp::Run(step) => &step.mount_origins,
+            VertexOp::Copy(step) => &step.origins,
+            VertexOp::Image(_) | VertexOp::Mkdir(_) => &[],
+        };
+        let from_origins = origins.iter().filter_map(|origin| match origin {
+            Some(Origin::Vertex(id)) => Some(*id),
+            _ => None,
+        });
+        vertex.parent.into_iter().chain(from_origins)
+    }
+}
+
+impl std::ops::Index<VertexId> for Graph {
+    type Output = Vertex;
+
+    fn index(&self, id: VertexId) -> &Vertex {
+        &self.vertices[id.0]
+    }
+}

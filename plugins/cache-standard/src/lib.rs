@@ -1,0 +1,33 @@
+//! The built-in cache policy: every component that the host lists is an input, and none is more.
+
+use plywood_sdk::cache_policy::{self, Decision, Guest, KeyEdit, PluginError, PluginInfo, Step, Verdict};
+
+struct Standard;
+
+impl Guest for Standard {
+    fn info() -> PluginInfo {
+        PluginInfo {
+            name: "cache-standard".into(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            description: "A step is reused when nothing that it depends on has changed".into(),
+            homepage: None,
+        }
+    }
+
+    fn decide(_: Step) -> Result<Verdict, PluginError> {
+        let edit = KeyEdit {
+            drop: Vec::new(),
+            add: Vec::new(),
+            max_age: None,
+            read_scopes: Vec::new(),
+            write_scope: Some(String::new()),
+        };
+        Ok(Verdict {
+            decision: Decision::Keyed(edit),
+            reason: None,
+            diagnostics: Vec::new(),
+        })
+    }
+}
+
+cache_policy::export!(Standard with_types_in cache_policy);

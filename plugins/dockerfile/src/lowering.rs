@@ -1,0 +1,81 @@
+//! What every instruction's lowering is made of: its result, its errors, its history line.
+
+use plywood_sdk::instruction::{Diagnostic, History, Instruction, Lowered, Op, PluginError, Severity, Span};
+
+pub(crate) type Result<T> = std::result::Result<T, PluginError>;
+
+/// What BuildKit signs its history with.
+const COMMENT: &str = "buildkit.dockerfile.v0";
+
+/// An instruction that changes the configuration alone.
+pub(crate) fn config(ops: Vec<Op>, created_by: String) -> Lowered {
+    Lowered {
+        ops,
+        history: Some(history(created_by, true)),
+        diagnostics: Vec::new(),
+    }
+}
+
+/// An instruction that makes a layer.
+pub(crate) fn layer(ops: Vec<Op>, created_by: String) -> Lowered {
+    Lowered {
+        ops,
+        history: Some(history(created_by, false)),
+        diagnostics: Vec::new(),
+    }
+}
+
+fn history(created_by: String, empty_layer: bool) -> History {
+    History {
+        created_by,
+        empty_layer,
+        comment: Some(COMMENT.into()),
+    }
+}
+
+/// An error in the user's input.
+pub(crate) fn invalid(code: &str, message: impl Into<String>, span: &Span) -> PluginError {
+    PluginError::Invalid(vec![diagnostic(code, message.into(), span, None)])
+}
+
+/// The same with advice.
+pub(crate) fn invalid_with_help(code: &str, message: impl Into<String>, span: &Span, help: &str) -> PluginError {
+    PluginError::Invalid(vec![diagnostic(code, message.into(), span, Some(help.into()))])
+}
+
+/// Something that BuildKit knows and Plywood does not yet.
+pub(crate) fn not_yet(what: &str, span: &Span) -> PluginError {
+    invalid("NotSupportedYet", format!("{what} is not supported yet"), span)
+}
+
+fn diagnostic(code: &str, message: String, span: &Span, help: Option<String>) -> Diagnostic {
+    Diagnostic {
+        severity: Severity::Error,
+        code: code.into(),
+        message,
+        span: Some(span.clone()),
+        help,
+        url: None,
+        fixes: Vec::new(),
+    }
+}
+
+/// The value of a flag that takes one.
+pub(crate) fn flag<'i>(instruction: &'i Instruction, name: &str) -> Option<&'i str> {
+    instruction
+        .flags
+        .iter()
+        .find(|flag| flag.name == name)
+        .and_then(|flag| flag.value.as_deref())
+}
+
+/// Whether a flag without a value is on; the host has checked that what it says is a truth value.
+pub(crate) fn switch(instruction: &Instruction, name: &str) -> Option<bool> {
+    let flag = instruction.flags.iter().find(|flag| flag.name == name)?;
+    Some(
+        !flag
+            .value
+            .as_deref()
+            .is_some_and(|value| value.eq_ignore_ascii_case("false")),
+    )
+}

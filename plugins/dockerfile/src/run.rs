@@ -1,0 +1,145 @@
+//! RUN.
+
+use plywood_sdk::instruction::{
+    Arguments, FileMount, Heredoc, Instruction, Lowered, Mount, MountKind, NetworkMode, Op, RunOp, SecurityMode, Stage,
+};
+
+use crate::exec::with_shell;
+use crate::lowering::{Result, flag, invalid, invalid_with_help, layer, not_yet};
+use crate::mount;
+
+/// `RUN [flags] command`, `RUN ["program", "argument"...]`, `RUN <<EOF`
+pub(crate) fn lower(stage: &Stage, instruction: &Instruction) -> Result<Lowered> {
+    let mut mounts = mount::parse_all(stage, instruction)?;
+    let argv = match &instruction.arguments {
+        Arguments::Exec(argv) if argv.is_empty() => {
+            return Err(invalid(
+                "MissingArgument",
+                "RUN requires at least one argument",
+                &instruction.span,
+            ));
+        }
+        Arguments::Exec(argv) => argv.clone(),
+        Arguments::Text(text) if text.is_empty() => {
+            return Err(invalid(
+                "MissingArgument",
+                "RUN requires at least one argument",
+                &instruction.span,
+            ));
+        }
+        Arguments::Text(text) => {
+            let (command, script) = command(text, &instruction.heredocs);
+            mounts.extend(script);
+            with_shell(stage, &command)
+        }
+    };
+    let network = match flag(instruction, "network") {
+        None | Some("default") => NetworkMode::Default,
+        Some("none") => NetworkMode::None,
+        Some("host") => NetworkMode::Host,
+        Some(other) => {
+            let message = format!("invalid network mode \"{other}\"");
+            let help = "--network is default, none or host";
+            return Err(invalid_with_help("InvalidFlagValue", message, &instruction.span, help));
+        }
+    };
+    let security = match flag(instruction, "security") {
+        None | Some("sandbox") => SecurityMode::Sandbox,
+        Some("insecure") => SecurityMode::Insecure,
+        Some(other) => {
+            let message = format!("invalid security mode \"{other}\"");
+            let help = "--security is sandbox or insecure";
+            return Err(invalid_with_help("InvalidFlagValue", message, &instruction.span, help));
+        }
+    };
+    if let Some(device) = instruction.flags.iter().find(|flag| flag.name == "device") {
+        return Err(not_yet("RUN --device", &device.span));
+    }
+    let history = format!("RUN {} # buildkit", with_arguments(stage, &argv));
+    let op = RunOp {
+        argv,
+        stdin: None,
+        extra_env: Vec::new(),
+        mounts,
+        network,
+        security,
+        user: None,
+        working_dir: None,
+    };
+    Ok(layer(vec![Op::Run(op)], history))
+}
+
+/// The shell command that a line with here-documents stands for, and the script file that it may need.
+fn command(text: &str, heredocs: &[Heredoc]) -> (String, Option<Mount>) {
+    let [only] = heredocs else {
+        return (joined(text, heredocs), None);
+    };
+    if !is_lone_heredoc(text) {
+        return (joined(text, heredocs), None);
+    }
+    let body = chomped(only);
+    if body.starts_with("#!") {
+        let path = format!("/dev/pipes/{}", only.name);
+        let file = FileMount {
+            content: body.into_bytes(),
+            mode: 0o755,
+        };
+        return (
+            path.clone(),
+            Some(Mount {
+                target: Some(path),
+                kind: MountKind::File(file),
+            }),
+        );
+    }
+    (body, None)
+}
+
+/// Line and bodies put together again, for the shell to read.
+fn joined(text: &str, heredocs: &[Heredoc]) -> String {
+    heredocs.iter().fold(text.to_owned(), |all, heredoc| {
+        format!("{all}\n{}{}", heredoc.content, heredoc.name)
+    })
+}
+
+/// Whether the line is nothing but `<<NAME`.
+fn is_lone_heredoc(text: &str) -> bool {
+    let text = text.trim();
+    let rest = text.trim_start_matches(|c: char| c.is_ascii_digit());
+    let Some(name) = rest.strip_prefix("<<") else {
+        return false;
+    };
+    let name = name.trim_start_matches('-');
+    let quoted = name.starts_with(['"', '\'']);
+    quoted && name[1..].find(&name[..1]) == Some(name.len() - 2) || !quoted && !name.contains(char::is_whitespace)
+}
+
+/// A body without the tabs that `<<-` takes away.
+pub(crate) fn chomped(heredoc: &Heredoc) -> String {
+    if !heredoc.chomp {
+        return heredoc.content.clone();
+    }
+    heredoc
+        .content
+        .split_inclusive('\n')
+        .map(|line| line.trim_start_matches('\t'))
+        .collect()
+}
+
+/// `|2 A=x B=y /bin/sh -c ...`: the arguments in scope stand in front of the command.
+fn with_arguments(stage: &Stage, argv: &[String]) -> String {
+    let mut args: Vec<(String, String)> = Vec::new();
+    for arg in stage.build_args() {
+        match args.iter_mut().find(|(name, _)| *name == arg.key) {
+            Some(old) => old.1 = arg.value,
+            None => args.push((arg.key, arg.value)),
+        }
+    }
+    let mut words = Vec::new();
+    if !args.is_empty() {
+        words.push(format!("|{}", args.len()));
+        words.extend(args.into_iter().map(|(name, value)| format!("{name}={value}")));
+    }
+    words.extend(argv.iter().cloned());
+    words.join(" ")
+}
