@@ -8,6 +8,7 @@ mod digest;
 pub mod media_type;
 mod platform;
 mod reference;
+pub mod tree;
 
 pub use config::ImageConfig;
 pub use digest::{ChainId, DiffId, Digest, DigestError, Hasher};

@@ -1,0 +1,536 @@
+//! Between the contract's types and the house's: here and nowhere else.
+
+use oci::config::Healthcheck;
+use oci::{ImageConfig, Platform};
+use plan::diagnostic::Position;
+use plan::key::{Decision, KeyEdit, Step, Verdict};
+use plan::op::{
+    Arguments, CacheMount, ConfigChange, CopyOp, CopySource, FlagSpec, GitSource, HistoryLine, InlineFile, Instruction,
+    Keyword, Lowered, MkdirOp, Mount, MountKind, Network, Op, RunOp, SecretMount, Security, Sharing,
+};
+use plan::{Diagnostic, Severity, Span};
+
+use crate::bindings::cache_policy::exports::plywood::plugin::cache_policy as policy;
+use crate::bindings::credential::exports::plywood::plugin::credential_helper as helper;
+use crate::bindings::instruction::exports::plywood::plugin::instruction_handler as handler;
+use crate::bindings::shared::plywood::plugin::build_ir as ir;
+use crate::bindings::shared::plywood::plugin::types;
+use crate::worlds::{Access, Credential, CredentialGrant, CredentialRequest, Lowering};
+
+/// Operations and diagnostics of one call.
+const MOST_OPS: usize = 10_000;
+const MOST_DIAGNOSTICS: usize = 1_000;
+
+pub(crate) fn key_value((key, value): (String, String)) -> types::KeyValue {
+    types::KeyValue { key, value }
+}
+
+pub(crate) fn platform(platform: &Platform) -> types::Platform {
+    types::Platform {
+        os: platform.os.clone(),
+        architecture: platform.architecture.clone(),
+        variant: platform.variant.clone(),
+        os_version: platform.os_version.clone(),
+        os_features: platform.os_features.clone(),
+    }
+}
+
+pub(crate) fn span(span: &Span) -> types::Span {
+    types::Span {
+        file: span.file.to_string(),
+        start_line: span.start.line,
+        start_column: span.start.column,
+        end_line: span.end.line,
+        end_column: span.end.column,
+    }
+}
+
+fn span_back(span: types::Span) -> Span {
+    Span {
+        file: span.file.into(),
+        start: Position { line: span.start_line.max(1), column: span.start_column.max(1) },
+        end: Position { line: span.end_line.max(1), column: span.end_column.max(1) },
+    }
+}
+
+/// A code of another plugin than the language's own bears that plugin's name.
+pub(crate) fn diagnostic(diagnostic: types::Diagnostic, plugin: &str) -> Diagnostic {
+    let code = match plugin {
+        "dockerfile" => diagnostic.code,
+        _ => format!("{plugin}/{}", diagnostic.code),
+    };
+    Diagnostic {
+        severity: match diagnostic.severity {
+            types::Severity::Error => Severity::Error,
+            types::Severity::Warning => Severity::Warning,
+            types::Severity::Info => Severity::Info,
+        },
+        code,
+        message: diagnostic.message,
+        span: diagnostic.span.map(span_back),
+        help: diagnostic.help,
+        url: diagnostic.url,
+    }
+}
+
+pub(crate) fn image_config(config: &ImageConfig) -> types::ImageConfig {
+    let run = &config.config;
+    let filled = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
+    types::ImageConfig {
+        user: filled(&run.user),
+        exposed_ports: run.exposed_ports.keys().cloned().collect(),
+        env: run
+            .env
+            .iter()
+            .map(|line| line.split_once('=').unwrap_or((line, "")))
+            .map(|(key, value)| key_value((key.into(), value.into())))
+            .collect(),
+        entrypoint: run.entrypoint.clone(),
+        cmd: run.cmd.clone(),
+        volumes: run.volumes.keys().cloned().collect(),
+        working_dir: filled(&run.working_dir),
+        labels: run.labels.iter().map(|(key, value)| key_value((key.clone(), value.clone()))).collect(),
+        stop_signal: filled(&run.stop_signal),
+        healthcheck: run.healthcheck.as_ref().map(healthcheck),
+        shell: run.shell.clone(),
+        on_build: run.on_build.clone(),
+        args_escaped: run.args_escaped,
+        author: config.author.clone(),
+    }
+}
+
+fn healthcheck(check: &Healthcheck) -> types::Healthcheck {
+    let filled = |time: u64| Some(time).filter(|time| *time != 0);
+    types::Healthcheck {
+        test: check.test.clone(),
+        interval_ns: filled(check.interval),
+        timeout_ns: filled(check.timeout),
+        start_period_ns: filled(check.start_period),
+        start_interval_ns: filled(check.start_interval),
+        retries: Some(check.retries).filter(|retries| *retries != 0),
+    }
+}
+
+fn healthcheck_back(check: types::Healthcheck) -> Healthcheck {
+    Healthcheck {
+        test: check.test,
+        interval: check.interval_ns.unwrap_or(0),
+        timeout: check.timeout_ns.unwrap_or(0),
+        start_period: check.start_period_ns.unwrap_or(0),
+        start_interval: check.start_interval_ns.unwrap_or(0),
+        retries: check.retries.unwrap_or(0),
+    }
+}
+
+pub(crate) fn instruction(instruction: &Instruction) -> ir::Instruction {
+    ir::Instruction {
+        keyword: instruction.keyword.clone(),
+        flags: instruction
+            .flags
+            .iter()
+            .map(|flag| ir::Flag { name: flag.name.clone(), value: flag.value.clone(), span: span(&flag.span) })
+            .collect(),
+        arguments: match &instruction.arguments {
+            Arguments::Text(text) => ir::Arguments::Text(text.clone()),
+            Arguments::Exec(argv) => ir::Arguments::Exec(argv.clone()),
+        },
+        heredocs: instruction
+            .heredocs
+            .iter()
+            .map(|heredoc| ir::Heredoc {
+                name: heredoc.name.clone(),
+                content: heredoc.content.clone(),
+                expand: heredoc.expand,
+                chomp: heredoc.chomp,
+            })
+            .collect(),
+        escape: instruction.escape,
+        source: instruction.source.clone(),
+        span: span(&instruction.span),
+    }
+}
+
+pub(crate) fn keyword(spec: handler::KeywordSpec) -> Keyword {
+    let flag = |flag: handler::FlagSpec| FlagSpec {
+        name: flag.name,
+        takes_value: flag.takes_value,
+        repeatable: flag.repeatable,
+        doc: flag.doc,
+    };
+    Keyword {
+        keyword: spec.keyword.to_uppercase(),
+        flags: spec.flags.into_iter().map(flag).collect(),
+        doc: spec.doc,
+        allows_heredoc: spec.allows_heredoc,
+        allows_exec_form: spec.allows_exec_form,
+    }
+}
+
+pub(crate) fn lowering(lowering: handler::Lowering, plugin: &str) -> Result<Lowering, String> {
+    let lowered = match lowering {
+        handler::Lowering::Source(included) => return Ok(Lowering::Source(included.name, included.text)),
+        handler::Lowering::Ops(lowered) => lowered,
+    };
+    if lowered.ops.len() > MOST_OPS || lowered.diagnostics.len() > MOST_DIAGNOSTICS {
+        return Err(format!("it gave more than {MOST_OPS} operations or {MOST_DIAGNOSTICS} diagnostics"));
+    }
+    Ok(Lowering::Ops(Lowered {
+        ops: lowered.ops.into_iter().map(op).collect::<Result<_, _>>()?,
+        history: lowered.history.map(|line| HistoryLine {
+            created_by: line.created_by,
+            empty_layer: line.empty_layer,
+            comment: line.comment,
+        }),
+        diagnostics: lowered.diagnostics.into_iter().map(|d| diagnostic(d, plugin)).collect(),
+    }))
+}
+
+fn op(op: ir::Op) -> Result<Op, String> {
+    Ok(match op {
+        ir::Op::Run(run) => Op::Run(run_op(run)?),
+        ir::Op::Copy(copy) => Op::Copy(copy_op(copy)?),
+        ir::Op::Config(change) => Op::Config(config_change(change)),
+        ir::Op::Mkdir(mkdir) => Op::Mkdir(MkdirOp { path: mkdir.path, owner: mkdir.owner, mode: mkdir.mode & 0o7777 }),
+        ir::Op::DeclareArg((name, default)) => Op::DeclareArg(name, default),
+    })
+}
+
+/// Text that a system call will see must not hold its terminator.
+fn no_nul(text: String) -> Result<String, String> {
+    if text.contains('\0') { Err("a NUL character stands in an operation".into()) } else { Ok(text) }
+}
+
+fn run_op(run: ir::RunOp) -> Result<RunOp, String> {
+    if run.argv.is_empty() {
+        return Err("a run operation has no command".into());
+    }
+    Ok(RunOp {
+        argv: run.argv.into_iter().map(no_nul).collect::<Result<_, _>>()?,
+        stdin: run.stdin,
+        extra_env: run
+            .extra_env
+            .into_iter()
+            .map(|p| Ok((no_nul(p.key)?, no_nul(p.value)?)))
+            .collect::<Result<_, String>>()?,
+        mounts: run.mounts.into_iter().map(mount).collect::<Result<_, _>>()?,
+        network: match run.network {
+            ir::NetworkMode::Default => Network::Default,
+            ir::NetworkMode::None => Network::None,
+            ir::NetworkMode::Host => Network::Host,
+        },
+        security: match run.security {
+            ir::SecurityMode::Sandbox => Security::Sandbox,
+            ir::SecurityMode::Insecure => Security::Insecure,
+        },
+        user: run.user.map(no_nul).transpose()?,
+        working_dir: run.working_dir.map(no_nul).transpose()?,
+    })
+}
+
+fn mount(mount: ir::Mount) -> Result<Mount, String> {
+    let kind = match mount.kind {
+        ir::MountKind::Bind(bind) => {
+            MountKind::Bind { from: bind.from, source: no_nul(bind.source)?, writable: bind.writable }
+        }
+        ir::MountKind::Cache(cache) => MountKind::Cache(CacheMount {
+            id: cache.id,
+            sharing: match cache.sharing {
+                ir::CacheSharing::Shared => Sharing::Shared,
+                ir::CacheSharing::Private => Sharing::Private,
+                ir::CacheSharing::Locked => Sharing::Locked,
+            },
+            from: cache.from,
+            source: no_nul(cache.source)?,
+            uid: cache.uid,
+            gid: cache.gid,
+            mode: cache.mode & 0o7777,
+            read_only: cache.read_only,
+        }),
+        ir::MountKind::Tmpfs(size) => MountKind::Tmpfs(size),
+        ir::MountKind::Secret(secret) => MountKind::Secret(SecretMount {
+            id: secret.id,
+            required: secret.required,
+            as_file: secret.as_file,
+            uid: secret.uid,
+            gid: secret.gid,
+            mode: secret.mode & 0o777,
+            as_env: secret.as_env.map(no_nul).transpose()?,
+        }),
+        ir::MountKind::Ssh(ssh) => MountKind::Ssh {
+            id: ssh.id,
+            required: ssh.required,
+            uid: ssh.uid,
+            gid: ssh.gid,
+            mode: ssh.mode & 0o777,
+        },
+        ir::MountKind::File(file) => MountKind::File { content: file.content, mode: file.mode & 0o777 },
+    };
+    let target = mount.target.map(no_nul).transpose()?;
+    let may_lack_target = matches!(&kind, MountKind::Secret(secret) if !secret.as_file) || matches!(kind, MountKind::Ssh { .. });
+    match &target {
+        Some(target) if !target.starts_with('/') || target == "/" => {
+            Err(format!("the mount target `{target}` is not an absolute path below the root"))
+        }
+        None if !may_lack_target => Err("a mount has no target".into()),
+        _ => Ok(Mount { target, kind }),
+    }
+}
+
+fn copy_op(copy: ir::CopyOp) -> Result<CopyOp, String> {
+    let mut sources = Vec::new();
+    for source in copy.sources {
+        match source {
+            ir::CopySource::Context(paths) => sources.push(CopySource::Context {
+                patterns: paths.patterns.into_iter().map(no_nul).collect::<Result<_, _>>()?,
+                unpack: paths.unpack == ir::Unpack::Archives,
+            }),
+            ir::CopySource::Stage(from) => sources.push(CopySource::Stage {
+                origin: from.origin,
+                patterns: from.patterns.into_iter().map(no_nul).collect::<Result<_, _>>()?,
+            }),
+            ir::CopySource::Inline(files) => {
+                let file = |file: ir::InlineFile| {
+                    let name = no_nul(file.name)?;
+                    if name.is_empty() || name.contains('/') || name == "." || name == ".." {
+                        return Err(format!("`{name}` is no name for a file"));
+                    }
+                    Ok(InlineFile { name, content: file.content })
+                };
+                sources.push(CopySource::Inline(files.into_iter().map(file).collect::<Result<_, _>>()?));
+            }
+            ir::CopySource::Http(files) => {
+                for file in files {
+                    sources.push(CopySource::Http {
+                        url: file.url,
+                        checksum: file.checksum.map(|text| text.parse()).transpose().map_err(|e| format!("{e}"))?,
+                        file_name: file.file_name,
+                        mode: file.mode,
+                        unpack: file.unpack == ir::Unpack::Archives,
+                    });
+                }
+            }
+            ir::CopySource::Git(git) => sources.push(CopySource::Git(GitSource {
+                url: git.url,
+                reference: git.reference,
+                subdir: git.subdir,
+                checksum: git.checksum,
+                keep_git_dir: git.keep_git_dir,
+                submodules: git.submodules,
+            })),
+        }
+    }
+    Ok(CopyOp {
+        sources,
+        destination: no_nul(copy.destination)?,
+        chown: copy.chown,
+        chmod: copy.chmod,
+        exclude: copy.exclude,
+        link: copy.link,
+        parents: copy.parents,
+    })
+}
+
+fn config_change(change: ir::ConfigChange) -> ConfigChange {
+    match change {
+        ir::ConfigChange::SetEnv(p) => ConfigChange::SetEnv(p.key, p.value),
+        ir::ConfigChange::SetLabel(p) => ConfigChange::SetLabel(p.key, p.value),
+        ir::ConfigChange::SetUser(user) => ConfigChange::SetUser(user),
+        ir::ConfigChange::SetWorkingDir(path) => ConfigChange::SetWorkingDir(path),
+        ir::ConfigChange::SetEntrypoint(argv) => ConfigChange::SetEntrypoint(argv),
+        ir::ConfigChange::SetCmd(argv) => ConfigChange::SetCmd(argv),
+        ir::ConfigChange::SetArgsEscaped(escaped) => ConfigChange::SetArgsEscaped(escaped),
+        ir::ConfigChange::SetShell(argv) => ConfigChange::SetShell(argv),
+        ir::ConfigChange::SetStopSignal(signal) => ConfigChange::SetStopSignal(signal),
+        ir::ConfigChange::SetHealthcheck(check) => ConfigChange::SetHealthcheck(check.map(healthcheck_back)),
+        ir::ConfigChange::AddExposedPort(port) => ConfigChange::AddExposedPort(port),
+        ir::ConfigChange::AddVolume(path) => ConfigChange::AddVolume(path),
+        ir::ConfigChange::AddOnBuild(trigger) => ConfigChange::AddOnBuild(trigger),
+        ir::ConfigChange::SetAuthor(author) => ConfigChange::SetAuthor(author),
+    }
+}
+
+pub(crate) fn step(step: &Step) -> policy::Step {
+    policy::Step {
+        phase: policy::Phase::Definition,
+        stage_name: step.stage.clone(),
+        index: step.index,
+        op: op_out(&step.op),
+        platform: platform(&step.platform),
+        components: step
+            .components
+            .iter()
+            .map(|component| policy::Component {
+                name: component.name.clone(),
+                digest: component.digest.to_string(),
+                value: component.value.clone(),
+            })
+            .collect(),
+        base_reference: step.base.as_ref().map(|(reference, _)| reference.clone()),
+        base_digest: step.base.as_ref().and_then(|(_, digest)| digest.map(|digest| digest.to_string())),
+        source_date_epoch: step.source_date_epoch,
+    }
+}
+
+fn op_out(op: &Op) -> ir::Op {
+    match op {
+        Op::Run(run) => ir::Op::Run(run_out(run)),
+        Op::Copy(copy) => ir::Op::Copy(copy_out(copy)),
+        Op::Mkdir(mkdir) => {
+            ir::Op::Mkdir(ir::MkdirOp { path: mkdir.path.clone(), owner: mkdir.owner.clone(), mode: mkdir.mode })
+        }
+        Op::DeclareArg(name, default) => ir::Op::DeclareArg((name.clone(), default.clone())),
+        // Configuration alone makes no layer, so no policy is ever asked about it.
+        Op::Config(_) => ir::Op::DeclareArg((String::new(), None)),
+    }
+}
+
+fn run_out(run: &RunOp) -> ir::RunOp {
+    ir::RunOp {
+        argv: run.argv.clone(),
+        stdin: run.stdin.clone(),
+        extra_env: run.extra_env.iter().cloned().map(key_value).collect(),
+        mounts: run.mounts.iter().map(mount_out).collect(),
+        network: match run.network {
+            Network::Default => ir::NetworkMode::Default,
+            Network::None => ir::NetworkMode::None,
+            Network::Host => ir::NetworkMode::Host,
+        },
+        security: match run.security {
+            Security::Sandbox => ir::SecurityMode::Sandbox,
+            Security::Insecure => ir::SecurityMode::Insecure,
+        },
+        user: run.user.clone(),
+        working_dir: run.working_dir.clone(),
+    }
+}
+
+fn mount_out(mount: &Mount) -> ir::Mount {
+    let kind = match &mount.kind {
+        MountKind::Bind { from, source, writable } => {
+            ir::MountKind::Bind(ir::BindMount { from: from.clone(), source: source.clone(), writable: *writable })
+        }
+        MountKind::Cache(cache) => ir::MountKind::Cache(ir::CacheMount {
+            id: cache.id.clone(),
+            sharing: match cache.sharing {
+                Sharing::Shared => ir::CacheSharing::Shared,
+                Sharing::Private => ir::CacheSharing::Private,
+                Sharing::Locked => ir::CacheSharing::Locked,
+            },
+            from: cache.from.clone(),
+            source: cache.source.clone(),
+            uid: cache.uid,
+            gid: cache.gid,
+            mode: cache.mode,
+            read_only: cache.read_only,
+        }),
+        MountKind::Tmpfs(size) => ir::MountKind::Tmpfs(*size),
+        MountKind::Secret(secret) => ir::MountKind::Secret(ir::SecretMount {
+            id: secret.id.clone(),
+            required: secret.required,
+            as_file: secret.as_file,
+            uid: secret.uid,
+            gid: secret.gid,
+            mode: secret.mode,
+            as_env: secret.as_env.clone(),
+        }),
+        MountKind::Ssh { id, required, uid, gid, mode } => {
+            ir::MountKind::Ssh(ir::SshMount { id: id.clone(), required: *required, uid: *uid, gid: *gid, mode: *mode })
+        }
+        MountKind::File { content, mode } => {
+            ir::MountKind::File(ir::FileMount { content: content.clone(), mode: *mode })
+        }
+    };
+    ir::Mount { target: mount.target.clone(), kind }
+}
+
+fn copy_out(copy: &CopyOp) -> ir::CopyOp {
+    let unpack = |unpack: bool| if unpack { ir::Unpack::Archives } else { ir::Unpack::Never };
+    let source = |source: &CopySource| match source {
+        CopySource::Context { patterns, unpack: archives } => {
+            ir::CopySource::Context(ir::PathSource { patterns: patterns.clone(), unpack: unpack(*archives) })
+        }
+        CopySource::Stage { origin, patterns } => {
+            ir::CopySource::Stage(ir::OriginSource { origin: origin.clone(), patterns: patterns.clone() })
+        }
+        CopySource::Inline(files) => ir::CopySource::Inline(
+            files.iter().map(|f| ir::InlineFile { name: f.name.clone(), content: f.content.clone() }).collect(),
+        ),
+        CopySource::Http { url, checksum, file_name, mode, unpack: archives } => {
+            ir::CopySource::Http(vec![ir::HttpSource {
+                url: url.clone(),
+                checksum: checksum.map(|digest| digest.to_string()),
+                file_name: file_name.clone(),
+                mode: *mode,
+                unpack: unpack(*archives),
+            }])
+        }
+        CopySource::Git(git) => ir::CopySource::Git(ir::GitSource {
+            url: git.url.clone(),
+            reference: git.reference.clone(),
+            subdir: git.subdir.clone(),
+            checksum: git.checksum.clone(),
+            keep_git_dir: git.keep_git_dir,
+            submodules: git.submodules,
+            mtime: ir::GitMtime::Checkout,
+            fetch_by_commit: false,
+        }),
+    };
+    ir::CopyOp {
+        sources: copy.sources.iter().map(source).collect(),
+        destination: copy.destination.clone(),
+        chown: copy.chown.clone(),
+        chmod: copy.chmod.clone(),
+        exclude: copy.exclude.clone(),
+        link: copy.link,
+        parents: copy.parents,
+    }
+}
+
+pub(crate) fn verdict(verdict: policy::Verdict, plugin: &str) -> Verdict {
+    Verdict {
+        decision: match verdict.decision {
+            policy::Decision::Never => Decision::Never,
+            policy::Decision::Keyed(edit) => Decision::Keyed(KeyEdit {
+                drop: edit.drop,
+                add: edit.add.into_iter().map(|addition| (addition.name, addition.value)).collect(),
+                max_age: edit.max_age,
+                read_scopes: edit.read_scopes,
+                write_scope: edit.write_scope,
+            }),
+        },
+        reason: verdict.reason,
+        diagnostics: verdict.diagnostics.into_iter().map(|d| diagnostic(d, plugin)).collect(),
+    }
+}
+
+pub(crate) fn credential_request(request: &CredentialRequest) -> helper::CredentialRequest {
+    helper::CredentialRequest {
+        registry: request.registry.clone(),
+        scopes: request
+            .scopes
+            .iter()
+            .map(|scope| helper::Scope {
+                repository: scope.repository.clone(),
+                access: match scope.access {
+                    Access::Pull => helper::Access::PULL,
+                    Access::Push => helper::Access::PULL | helper::Access::PUSH,
+                },
+            })
+            .collect(),
+        challenge: request.challenge.clone(),
+        attempt: request.attempt,
+    }
+}
+
+pub(crate) fn credential_grant(grant: helper::Grant) -> CredentialGrant {
+    CredentialGrant {
+        credential: match grant.credential {
+            helper::Credential::Anonymous => Credential::Anonymous,
+            helper::Credential::Basic((user, password)) => Credential::Basic(user, password),
+            helper::Credential::Bearer(token) => Credential::Bearer(token),
+            helper::Credential::IdentityToken(token) => Credential::Identity(token),
+        },
+        valid_for: grant.valid_for_seconds,
+        repositories: grant.repositories,
+    }
+}

@@ -1,0 +1,136 @@
+//! How a call to a plugin can fail, and which plugin that was.
+
+use std::fmt;
+use std::sync::Arc;
+
+use oci::Digest;
+use plan::Diagnostic;
+
+use crate::grant::Refusal;
+
+/// Which plugin it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// What it calls itself.
+    pub name: String,
+    /// What it calls its version.
+    pub version: String,
+    /// Of the component's bytes.
+    pub digest: Digest,
+    /// Where it came from: `builtin`, a path.
+    pub source: String,
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} (sha256:{}, {})", self.name, self.version, self.digest.short(), self.source)
+    }
+}
+
+/// Why a call gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The user's input is wrong.
+    #[error("{}", .0.first().map_or("the input is wrong", |d| d.message.as_str()))]
+    Invalid(Vec<Diagnostic>),
+    /// The plugin does not handle this.
+    #[error("{0} does not handle this")]
+    Unsupported(Arc<Identity>),
+    /// Something that the plugin needs was refused.
+    #[error("{plugin} was denied what it needs: {reason}")]
+    Denied {
+        /// Which plugin.
+        plugin: Arc<Identity>,
+        /// In its words.
+        reason: String,
+    },
+    /// Something is needed that has not been granted.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// Worth trying later.
+    #[error("{plugin}: {reason}")]
+    Unavailable {
+        /// Which plugin.
+        plugin: Arc<Identity>,
+        /// In its words.
+        reason: String,
+    },
+    /// The plugin is broken.
+    #[error(transparent)]
+    Failed(Box<Failure>),
+    /// The file is no plugin that this program can use.
+    #[error("{origin} is not a plugin for this program: {reason}")]
+    NotAPlugin {
+        /// The file.
+        origin: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+/// A plugin broke while it was called.
+#[derive(Debug, thiserror::Error)]
+#[error("the plugin {plugin} failed in `{call}`: {reason}")]
+pub struct Failure {
+    /// Which plugin.
+    pub plugin: Arc<Identity>,
+    /// The function of the contract.
+    pub call: &'static str,
+    /// What happened.
+    pub reason: String,
+    /// The plugin's own functions, innermost first.
+    pub frames: Vec<String>,
+    /// What it printed: a panic's text.
+    pub output: String,
+}
+
+/// How many of the innermost frames tell where it was.
+const FRAMES: usize = 8;
+
+impl Failure {
+    /// Makes words of what the runtime says.
+    pub(crate) fn new(
+        plugin: Arc<Identity>,
+        call: &'static str,
+        error: &wasmtime::Error,
+        output: String,
+        limits: &crate::Limits,
+    ) -> Self {
+        let frames: Vec<String> = error
+            .downcast_ref::<wasmtime::WasmBacktrace>()
+            .map(|trace| {
+                let name = |frame: &wasmtime::FrameInfo| match frame.func_name() {
+                    Some(name) => wasmtime_demangle(name),
+                    None => format!("function {}", frame.func_index()),
+                };
+                trace.frames().iter().map(name).collect()
+            })
+            .unwrap_or_default();
+        let recursing = frames.len() > FRAMES && frames.iter().take(64).collect::<std::collections::BTreeSet<_>>().len() <= 4;
+        let reason = match error.downcast_ref::<wasmtime::Trap>() {
+            Some(wasmtime::Trap::Interrupt) => {
+                format!("it ran longer than the {} ms that a call may take", limits.time.as_millis())
+            }
+            Some(wasmtime::Trap::StackOverflow) => "it called itself too deeply".into(),
+            Some(wasmtime::Trap::MemoryOutOfBounds) if recursing => "it probably called itself too deeply".into(),
+            Some(wasmtime::Trap::UnreachableCodeReached) if output.contains("memory allocation of") => {
+                format!("it wanted more than the {} MiB of memory that a plugin may have", limits.memory >> 20)
+            }
+            Some(wasmtime::Trap::UnreachableCodeReached) => "it panicked".into(),
+            Some(trap) => trap.to_string(),
+            None if error.to_string().contains("fuel allocated for hostcalls") => {
+                format!("its answer is larger than the {} MiB that an answer may be", limits.answer >> 20)
+            }
+            None => format!("{:#}", error.root_cause()),
+        };
+        Self { plugin, call, reason, frames: frames.into_iter().take(FRAMES).collect(), output }
+    }
+}
+
+/// Function names without the hash that the compiler appends.
+fn wasmtime_demangle(name: &str) -> String {
+    match name.rsplit_once("::h") {
+        Some((path, hash)) if hash.len() == 16 && hash.bytes().all(|b| b.is_ascii_hexdigit()) => path.to_owned(),
+        _ => name.to_owned(),
+    }
+}

@@ -1,0 +1,47 @@
+//! The client: what it was told, and what it has learnt about each registry.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::OnceCell;
+
+use crate::auth::{Credentials, Session};
+use crate::transport::Endpoint;
+
+/// What the user may choose.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// Registries that may speak plain HTTP or show any certificate, as `host[:port]`.
+    pub insecure: BTreeSet<String>,
+}
+
+/// A client of any number of registries; clones share what has been learnt.
+#[derive(Clone)]
+pub struct Client {
+    pub(crate) http: http::Client,
+    pub(crate) credentials: Arc<dyn Credentials>,
+    pub(crate) settings: Arc<Settings>,
+    endpoints: Arc<Mutex<BTreeMap<String, Arc<OnceCell<Endpoint>>>>>,
+    pub(crate) session: Arc<Session>,
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+impl Client {
+    /// A client that sends through `http` and asks `credentials` who the user is.
+    #[must_use]
+    pub fn new(http: http::Client, credentials: Arc<dyn Credentials>, settings: Settings) -> Self {
+        let (endpoints, session) = (Arc::default(), Arc::default());
+        Self { http, credentials, settings: Arc::new(settings), endpoints, session }
+    }
+
+    /// The cell that holds what is known of a registry.
+    pub(crate) fn endpoint_cell(&self, registry: &str) -> Arc<OnceCell<Endpoint>> {
+        let mut endpoints = self.endpoints.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        endpoints.entry(registry.to_owned()).or_default().clone()
+    }
+}
