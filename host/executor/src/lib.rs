@@ -1,1 +1,16 @@
-//! stub
+//! Runs one process in a root file system: namespaces, mounts, pivot_root, privileges given up, then the command.
+//!
+//! A step is this program executed once more, which has one thread and may therefore fork: it makes namespaces, and its
+//! child, process 1 of the new process namespace, makes the root file system and becomes the command. When any process
+//! above dies, the kernel kills what is below.
+
+mod init;
+mod rootfs;
+pub mod spec;
+pub mod step;
+pub mod user;
+
+pub use spec::{Mount, MountKind, Network, Outcome, Spec};
+
+/// The name under which this program runs a step.
+pub const STEP: &str = "plywood-step";

@@ -1,0 +1,110 @@
+//! Process 1 of a step: makes the root, gives up what it must not keep, becomes the command.
+
+use std::ffi::{CString, OsStr};
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+
+use sys::rustix::fs::{Gid, Mode, OFlags, Uid, chownat};
+use sys::rustix::process::{chdir, umask};
+use sys::seccomp::Filter;
+use sys::{Root, privilege, process};
+
+use crate::rootfs::{self, During};
+use crate::spec::Spec;
+use crate::user::{self, User};
+
+/// Nobody needs a longer file of users.
+const LARGEST: u64 = 16 << 20;
+
+/// Makes the root file system; gives what was put into it only to mount on.
+pub(crate) fn prepare(spec: &Spec) -> (Vec<String>, Result<(Root, User, Filter), String>) {
+    let (stubs, root) = rootfs::enter(spec);
+    (stubs, root.and_then(|root| confine(spec, root)))
+}
+
+fn confine(spec: &Spec, root: Root) -> Result<(Root, User, Filter), String> {
+    let read = |path: &str| -> String {
+        let mut text = Vec::new();
+        // An image without the file has no users but numbers.
+        if let Ok(file) = root.open_inside(Path::new(path), OFlags::RDONLY | OFlags::NONBLOCK) {
+            let _ = std::fs::File::from(file).take(LARGEST).read_to_end(&mut text);
+        }
+        String::from_utf8_lossy(&text).into_owned()
+    };
+    let user = user::resolve(&spec.user, &read("etc/passwd"), &read("etc/group")).during("the user")?;
+    let made = root
+        .make_dirs_inside(Path::new(&spec.working_dir), 0o755)
+        .during(format!("making the working directory {}", spec.working_dir))?;
+    for path in made {
+        let (uid, gid) = (Uid::from_raw(0), Gid::from_raw(0));
+        chownat(&root, &path, Some(uid), Some(gid), sys::rustix::fs::AtFlags::empty()).during("the working directory")?;
+    }
+    sys::rustix::system::sethostname(rootfs::HOSTNAME.as_bytes()).during("setting the host name")?;
+    if spec.network == crate::Network::None {
+        sys::network::loopback_up().during("switching the loopback on")?;
+    }
+    let filter = Filter::container().during("the system-call filter")?;
+    Ok((root, user, filter))
+}
+
+/// Becomes the command. What comes back is why that failed, with the exit code that says so.
+pub(crate) fn become_command(spec: &Spec, user: &User, filter: &Filter) -> (i32, String) {
+    let failed = |reason: String| (125, reason);
+    let privileges = || -> Result<(), String> {
+        umask(Mode::from_raw_mode(0o022));
+        process::reset_signals().during("signals")?;
+        let _ = sys::rustix::process::setsid();
+        privilege::bound(privilege::CONTAINER).during("capabilities")?;
+        // Before the privilege to load it is gone. Set-user-ID programs go on working, as they do in containers.
+        filter.load().during("the system-call filter")?;
+        privilege::become_user(user.uid, user.gid, &user.groups, privilege::CONTAINER).during("becoming the user")?;
+        chdir(&*spec.working_dir).during(format!("entering {}", spec.working_dir))?;
+        process::close_on_exec().during("descriptors")
+    };
+    if let Err(reason) = privileges() {
+        return failed(reason);
+    }
+    let mut env = spec.env.clone();
+    if !env.iter().any(|(name, _)| name == "HOME") {
+        env.push(("HOME".into(), user.home.clone()));
+    }
+    let Some((program, arguments)) = spec.argv.split_first() else { return failed("there is no command".into()) };
+    let path = env.iter().rev().find(|(name, _)| name == "PATH").map_or("", |(_, path)| path.as_str());
+    let program_path = match find(program, path) {
+        Ok(found) => found,
+        Err(code) => {
+            let reason = if code == 127 { "no such file or directory" } else { "permission denied" };
+            return (code, format!("exec {program}: {reason}"));
+        }
+    };
+    let error = std::process::Command::new(OsStr::from_bytes(program_path.as_bytes()))
+        .arg0(program)
+        .args(arguments)
+        .env_clear()
+        .envs(env)
+        .exec();
+    let code = if error.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 };
+    (code, format!("exec {program}: {error}"))
+}
+
+/// The program, looked for in the image's own search path.
+fn find(program: &str, path: &str) -> Result<CString, i32> {
+    let executable = |candidate: &Path| {
+        candidate.is_file() && sys::rustix::fs::access(candidate, sys::rustix::fs::Access::EXEC_OK).is_ok()
+    };
+    let c_string = |path: &Path| CString::new(path.as_os_str().as_bytes()).map_err(|_| 126);
+    if program.contains('/') {
+        return c_string(Path::new(program));
+    }
+    let mut seen = false;
+    for folder in path.split(':') {
+        let candidate = Path::new(if folder.is_empty() { "." } else { folder }).join(program);
+        if executable(&candidate) {
+            return c_string(&candidate);
+        }
+        seen |= candidate.exists();
+    }
+    Err(if seen { 126 } else { 127 })
+}

@@ -1,0 +1,132 @@
+//! A step's process: started by the worker, parent of process 1 of the step.
+
+use std::fs;
+use std::io::Read;
+
+use sys::process::{self, Fork, UnshareFlags};
+
+use crate::init;
+use crate::rootfs::During;
+use crate::spec::{Exit, Network, Outcome, Spec};
+
+/// Runs the step whose specification stands on standard input, length first; what follows it is the command's input.
+/// Gives the exit code of this process.
+#[must_use]
+pub fn main() -> i32 {
+    match read_spec() {
+        Ok(spec) => {
+            let outcome = run(&spec);
+            // Process 1 has written what it made to mount on; this adds how it ended.
+            match fs::write(&spec.outcome, serde_bytes(&outcome)) {
+                Ok(()) => 0,
+                Err(_) => 1,
+            }
+        }
+        Err(_) => 1,
+    }
+}
+
+/// The outcome as text: one line for the end, one for each stub.
+fn serde_bytes(outcome: &Outcome) -> Vec<u8> {
+    let first = match &outcome.result {
+        Ok(Exit::Code(code)) => format!("code {code}"),
+        Ok(Exit::Signal(signal)) => format!("signal {signal}"),
+        Err(reason) => format!("error {}", reason.replace('\n', " ")),
+    };
+    let lines = std::iter::once(first).chain(outcome.stubs.iter().filter(|stub| !stub.contains('\n')).cloned());
+    lines.collect::<Vec<_>>().join("\n").into_bytes()
+}
+
+/// Reads what a step has written of its end; none when it was killed before it could.
+#[must_use]
+pub fn read_outcome(path: &std::path::Path) -> Option<Outcome> {
+    let text = fs::read_to_string(path).ok()?;
+    let mut lines = text.lines();
+    let (kind, rest) = lines.next()?.split_once(' ')?;
+    let result = match kind {
+        "code" => Ok(Exit::Code(rest.parse().ok()?)),
+        "signal" => Ok(Exit::Signal(rest.parse().ok()?)),
+        "error" => Err(rest.to_owned()),
+        _ => return None,
+    };
+    Some(Outcome { result, stubs: lines.map(str::to_owned).collect() })
+}
+
+fn read_spec() -> Result<Spec, String> {
+    let mut stdin = std::io::stdin().lock();
+    let mut length = [0; 8];
+    stdin.read_exact(&mut length).during("the specification")?;
+    let mut bytes = vec![0; usize::try_from(u64::from_le_bytes(length)).during("the specification")?];
+    stdin.read_exact(&mut bytes).during("the specification")?;
+    postcard::from_bytes(&bytes).during("the specification")
+}
+
+fn run(spec: &Spec) -> Outcome {
+    let failed = |reason: String| Outcome { result: Err(reason), stubs: Vec::new() };
+    let mut flags = UnshareFlags::NEWNS | UnshareFlags::NEWPID | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS;
+    if spec.network == Network::None {
+        flags |= UnshareFlags::NEWNET;
+    }
+    if let Err(error) = process::unshare(flags) {
+        return failed(format!("making namespaces: {error}"));
+    }
+    let own = sys::rustix::process::getpid();
+    let (reader, writer) = match sys::rustix::pipe::pipe_with(sys::rustix::pipe::PipeFlags::CLOEXEC) {
+        Ok(pipe) => pipe,
+        Err(error) => return failed(format!("a pipe: {error}")),
+    };
+    match process::fork() {
+        Err(error) => failed(format!("fork: {error}")),
+        Ok(Fork::Child) => {
+            drop(reader);
+            child(spec, own, writer)
+        }
+        Ok(Fork::Parent(pid)) => {
+            drop(writer);
+            let mut told = String::new();
+            // Ends when the command is executed, or the child has failed before.
+            let _ = fs::File::from(reader).read_to_string(&mut told);
+            let exit = process::wait(pid);
+            let mut stubs = Vec::new();
+            let mut reason = None;
+            for line in told.lines() {
+                match line.split_once(' ') {
+                    Some(("stub", stub)) => stubs.push(stub.to_owned()),
+                    Some(("error", text)) => reason = Some(text.to_owned()),
+                    _ => {}
+                }
+            }
+            let result = match (reason, exit) {
+                (Some(reason), _) => Err(reason),
+                (None, Ok(process::Exit::Code(code))) => Ok(Exit::Code(code)),
+                (None, Ok(process::Exit::Signal(signal))) => Ok(Exit::Signal(signal)),
+                (None, Err(error)) => Err(format!("waiting: {error}")),
+            };
+            Outcome { result, stubs }
+        }
+    }
+}
+
+/// Never returns: it becomes the command, or ends.
+fn child(spec: &Spec, parent: sys::rustix::process::Pid, writer: std::os::fd::OwnedFd) -> ! {
+    use std::io::Write;
+    let mut told = fs::File::from(writer);
+    if process::die_with_parent(parent).is_err() {
+        process::exit_now(125);
+    }
+    let (stubs, prepared) = init::prepare(spec);
+    for stub in stubs.iter().filter(|stub| !stub.contains('\n')) {
+        let _ = writeln!(told, "stub {stub}");
+    }
+    let (code, reason) = match prepared {
+        Ok((_root, user, filter)) => init::become_command(spec, &user, &filter),
+        Err(reason) => (125, reason),
+    };
+    if code == 125 {
+        let _ = writeln!(told, "error {}", reason.replace('\n', " "));
+    } else {
+        // The command's own trouble: told where its output goes.
+        let _ = writeln!(std::io::stderr(), "{reason}");
+    }
+    process::exit_now(code)
+}

@@ -1,0 +1,231 @@
+//! What a step has changed, from the upper directory of its overlay.
+//!
+//! Runs where the trees are: in the worker, once no process of the step is left. An entry that overlayfs has copied up
+//! without a change is left out, and so is a whiteout of nothing (overlayfs.rst, "whiteouts and opaque directories").
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, Metadata};
+use std::io::{self, Read};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use oci::DiffId;
+use oci::tree::{self, Entry, Inode, Kind, Time};
+
+use crate::error::{At, Error};
+use crate::write::LayerWriter;
+
+/// The trees of a step: what it wrote, and what was below, topmost first.
+#[derive(Debug)]
+pub struct Changes<'c> {
+    /// What overlayfs wrote to.
+    pub upper: &'c Path,
+    /// What it could not write to.
+    pub lowers: &'c [PathBuf],
+}
+
+/// Writes what has changed as a layer.
+///
+/// # Errors
+/// When the trees cannot be read or the layer not be written.
+pub fn write(changes: &Changes<'_>, mut layer: LayerWriter) -> Result<DiffId, Error> {
+    let mut walk = Walk { changes, layer: &mut layer, links: BTreeMap::new() };
+    walk.directory(&[], false)?;
+    layer.finish()
+}
+
+struct Walk<'w> {
+    changes: &'w Changes<'w>,
+    layer: &'w mut LayerWriter,
+    /// The first path of each inode that has several.
+    links: BTreeMap<(u64, u64), tree::Path>,
+}
+
+fn os(path: &[u8]) -> &Path {
+    Path::new(std::ffi::OsStr::from_bytes(path))
+}
+
+impl Walk<'_> {
+    /// Writes what a directory of the upper tree holds. Below an opaque one nothing counts as there before.
+    fn directory(&mut self, path: &[u8], opaque: bool) -> Result<(), Error> {
+        let folder = self.changes.upper.join(os(path));
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&folder).at(&folder)? {
+            names.push(entry.at(&folder)?.file_name().into_vec());
+        }
+        // The order of paths, in which "a.b" comes between "a" and "a/b": directories sort as if with their slash.
+        let mut entries = Vec::new();
+        for name in names {
+            let child = tree::join(path, &name);
+            let at = self.changes.upper.join(os(&child));
+            let meta = fs::symlink_metadata(&at).at(&at)?;
+            entries.push((child, meta));
+        }
+        entries.sort_by(|a, b| a.0.cmp(&b.0));
+        for (child, meta) in entries {
+            self.entry(&child, &meta, opaque)?;
+        }
+        Ok(())
+    }
+
+    fn entry(&mut self, path: &[u8], meta: &Metadata, opaque: bool) -> Result<(), Error> {
+        let at = self.changes.upper.join(os(path));
+        let below = if opaque { None } else { self.below(path)? };
+        let kind = meta.file_type();
+        if kind.is_char_device() && meta.rdev() == 0 {
+            if below.is_some() {
+                let whiteout = Entry { kind: Kind::Whiteout, ..Entry::dir(0o644, Time::default()) };
+                self.layer.add(path, whiteout, None)?;
+            }
+            return Ok(());
+        }
+        if kind.is_socket() {
+            return Ok(());
+        }
+        let attributes = sys::xattr::list(&at).at(&at)?;
+        let is_opaque = attributes.iter().any(|(name, value)| name.ends_with(".overlay.opaque") && value == b"y");
+        let entry = Entry {
+            kind: self.kind(path, &at, meta, is_opaque && below.is_some())?,
+            mode: meta.mode() & 0o7777,
+            uid: meta.uid(),
+            gid: meta.gid(),
+            mtime: Time {
+                seconds: meta.mtime(),
+                nanoseconds: u32::try_from(meta.mtime_nsec()).unwrap_or(0),
+            },
+            xattrs: attributes.into_iter().filter(|(name, _)| is_content(name)).collect(),
+        };
+        if kind.is_dir() {
+            self.layer.add(path, entry, None)?;
+            return self.directory(path, opaque || is_opaque || below.is_none());
+        }
+        if let Some(below) = below
+            && self.is_unchanged(&at, meta, &entry, &below)?
+        {
+            return Ok(());
+        }
+        match &entry.kind {
+            Kind::File(file) if file.inode.path == path => {
+                let mut body = File::open(&at).at(&at)?;
+                self.layer.add(path, entry, Some(&mut body))
+            }
+            _ => self.layer.add(path, entry, None),
+        }
+    }
+
+    fn kind(&mut self, path: &[u8], at: &Path, meta: &Metadata, opaque: bool) -> Result<Kind, Error> {
+        let kind = meta.file_type();
+        let device = || (sys::rustix::fs::major(meta.rdev()), sys::rustix::fs::minor(meta.rdev()));
+        Ok(if kind.is_dir() {
+            Kind::Dir { opaque }
+        } else if kind.is_symlink() {
+            Kind::Symlink(fs::read_link(at).at(at)?.into_os_string().into_vec())
+        } else if kind.is_char_device() {
+            Kind::Char(device().0, device().1)
+        } else if kind.is_block_device() {
+            Kind::Block(device().0, device().1)
+        } else if kind.is_fifo() {
+            Kind::Fifo
+        } else {
+            let mut first = path.to_vec();
+            if meta.nlink() > 1 {
+                first = self.links.entry((meta.dev(), meta.ino())).or_insert(first).clone();
+            }
+            Kind::File(tree::File { size: meta.size(), digest: None, inode: Inode { layer: None, path: first } })
+        })
+    }
+
+    /// What was at a path before: the topmost lower tree that has it decides, and a whiteout or a file among the
+    /// parents there hides what is further down.
+    fn below(&self, path: &[u8]) -> Result<Option<(PathBuf, Metadata)>, Error> {
+        for lower in self.changes.lowers {
+            let at = lower.join(os(path));
+            match fs::symlink_metadata(&at) {
+                Ok(meta) if meta.file_type().is_char_device() && meta.rdev() == 0 => return Ok(None),
+                Ok(meta) => return Ok(Some((at, meta))),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    if hides(lower, path) {
+                        return Ok(None);
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotADirectory => return Ok(None),
+                Err(error) => return Err(error).at(&at),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether an entry of the upper tree is what was there before, copied up for a write that did not come.
+    fn is_unchanged(
+        &self,
+        at: &Path,
+        meta: &Metadata,
+        entry: &Entry,
+        below: &(PathBuf, Metadata),
+    ) -> Result<bool, Error> {
+        let (lower, old) = below;
+        let same = meta.file_type() == old.file_type()
+            && (meta.mode(), meta.uid(), meta.gid(), meta.rdev()) == (old.mode(), old.uid(), old.gid(), old.rdev())
+            && (meta.mtime(), meta.mtime_nsec()) == (old.mtime(), old.mtime_nsec())
+            && meta.size() == old.size();
+        // A file with further names is told whole, so that the names stay together.
+        if !same || meta.nlink() > 1 {
+            return Ok(false);
+        }
+        let attributes = sys::xattr::list(lower).at(lower)?;
+        if !attributes.iter().filter(|(name, _)| is_content(name)).eq(&entry.xattrs) {
+            return Ok(false);
+        }
+        match &entry.kind {
+            Kind::File(_) => equal(File::open(at).at(at)?, File::open(lower).at(lower)?).at(at),
+            Kind::Symlink(target) => Ok(fs::read_link(lower).at(lower)?.as_os_str().as_bytes() == target),
+            _ => Ok(true),
+        }
+    }
+}
+
+/// Whether a lower tree hides what those below it have at a path: a parent is opaque there, or no directory.
+fn hides(lower: &Path, path: &[u8]) -> bool {
+    let mut parent = tree::parent(path);
+    loop {
+        let at = lower.join(os(parent));
+        if let Ok(meta) = fs::symlink_metadata(&at) {
+            let opaque = || {
+                ["trusted.overlay.opaque", "user.overlay.opaque"]
+                    .iter()
+                    .any(|name| matches!(sys::xattr::get(&at, name), Ok(Some(value)) if value == b"y"))
+            };
+            if !meta.is_dir() || opaque() {
+                return true;
+            }
+        }
+        if parent.is_empty() {
+            return false;
+        }
+        parent = tree::parent(parent);
+    }
+}
+
+/// The attributes that are part of a file, as opposed to notes of overlayfs and labels of the machine.
+fn is_content(name: &str) -> bool {
+    name == "security.capability"
+        || name.starts_with("system.posix_acl_")
+        || name.starts_with("user.") && !name.starts_with("user.overlay.")
+}
+
+fn equal(mut a: File, mut b: File) -> io::Result<bool> {
+    let (mut x, mut y) = (vec![0; 64 << 10], vec![0; 64 << 10]);
+    loop {
+        let length = a.read(&mut x)?;
+        if length == 0 {
+            return Ok(b.read(&mut y)? == 0);
+        }
+        match b.read_exact(&mut y[..length]) {
+            Ok(()) if x[..length] == y[..length] => {}
+            Ok(()) => return Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
+            Err(error) => return Err(error),
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! Reading the tar of a layer, as hostile input: names stay inside, sizes and numbers are bounded.
+
+use std::io::Read;
+
+use oci::tree::{self, Entry, File, Inode, Kind, Path, Time};
+
+use crate::error::{Error, show};
+
+/// An opaque directory's mark (image-spec, "Opaque Whiteout").
+const OPAQUE: &[u8] = b".wh..wh..opq";
+/// A removed file's mark (image-spec, "Whiteouts").
+const WHITEOUT: &[u8] = b".wh.";
+/// What aufs kept for itself; such entries mean nothing.
+const AUFS: &[u8] = b".wh..wh.";
+/// Linux takes no longer path.
+const LONGEST_PATH: usize = 4096;
+/// Attributes in which overlayfs keeps its own notes: in a layer they would make it show other files.
+const OVERLAY: [&str; 2] = ["trusted.overlay.", "user.overlay."];
+const XATTR: &str = "SCHILY.xattr.";
+
+/// One entry of a layer, in the order of the tar.
+#[derive(Debug)]
+pub struct Item {
+    /// In normal form.
+    pub path: Path,
+    /// What it is. A hard link has the inode of what it links to.
+    pub entry: Entry,
+    /// Whether it is a link to an entry before it.
+    pub is_link: bool,
+}
+
+impl Item {
+    /// The same entry in another place.
+    #[must_use]
+    pub fn at(mut self, path: Path) -> Self {
+        if let Kind::File(file) = &mut self.entry.kind
+            && !self.is_link
+        {
+            file.inode.path.clone_from(&path);
+        }
+        self.path = path;
+        self
+    }
+}
+
+/// Passes each entry of a layer to `visit`, with a reader of its bytes. Bytes that are not read are skipped.
+///
+/// # Errors
+/// When the tar is malformed, holds what no layer may, or `visit` fails.
+pub fn entries<R: Read>(
+    source: R,
+    mut visit: impl FnMut(Item, &mut dyn Read) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let mut archive = tar::Archive::new(source);
+    for entry in archive.entries().map_err(Error::Read)? {
+        let mut entry = entry.map_err(Error::Read)?;
+        if let Some(item) = item(&mut entry)? {
+            visit(item, &mut entry)?;
+        }
+    }
+    Ok(())
+}
+
+/// What a tar entry means; none for one that means nothing.
+fn item<R: Read>(entry: &mut tar::Entry<'_, R>) -> Result<Option<Item>, Error> {
+    let mut extensions = Extensions::default();
+    if let Some(records) = entry.pax_extensions().map_err(Error::Read)? {
+        for record in records {
+            extensions.read(&record.map_err(Error::Read)?);
+        }
+    }
+    let raw = entry.path_bytes().into_owned();
+    let hostile = |problem| Error::Hostile { path: show(&raw), problem };
+    let path = inside(&raw).ok_or_else(|| hostile("which leads outside of the image"))?;
+    if path.len() > LONGEST_PATH || path.contains(&0) {
+        return Err(hostile("which is no path"));
+    }
+    let header = entry.header();
+    let number = |value: std::io::Result<u64>| -> Result<u32, Error> {
+        value.ok().and_then(|n| u32::try_from(n).ok()).ok_or_else(|| hostile("whose owner is no number of Linux"))
+    };
+    let mode = header.mode().map_err(Error::Read)? & 0o7777;
+    let (uid, gid) = match (extensions.uid, extensions.gid) {
+        (Some(uid), Some(gid)) => (uid, gid),
+        (uid, gid) => (
+            uid.map_or_else(|| number(header.uid()), Ok)?,
+            gid.map_or_else(|| number(header.gid()), Ok)?,
+        ),
+    };
+    let seconds = i64::from_ne_bytes(header.mtime().unwrap_or(0).to_ne_bytes());
+    let mtime = extensions.mtime.unwrap_or(Time { seconds, nanoseconds: 0 });
+    let device = || -> Result<(u32, u32), Error> {
+        let number = |value: std::io::Result<Option<u32>>| value.ok().flatten();
+        number(header.device_major()).zip(number(header.device_minor())).ok_or_else(|| hostile("a device without number"))
+    };
+    let mut is_link = false;
+    let name = tree::name(&path);
+    let (path, kind) = if name == OPAQUE {
+        // Noted on the directory itself by whoever collects entries.
+        (tree::parent(&path).to_vec(), Kind::Dir { opaque: true })
+    } else if name.starts_with(AUFS) {
+        return Ok(None);
+    } else if let Some(gone) = name.strip_prefix(WHITEOUT) {
+        if gone.is_empty() || gone == b"." || gone == b".." {
+            return Err(hostile("a whiteout of nothing"));
+        }
+        (tree::join(tree::parent(&path), gone), Kind::Whiteout)
+    } else {
+        let kind = match header.entry_type() {
+            tar::EntryType::Directory => Kind::Dir { opaque: false },
+            tar::EntryType::Symlink => {
+                let target = entry.link_name_bytes().map(|target| target.into_owned()).unwrap_or_default();
+                if target.is_empty() || target.len() > LONGEST_PATH || target.contains(&0) {
+                    return Err(hostile("a symbolic link to nowhere"));
+                }
+                Kind::Symlink(target)
+            }
+            tar::EntryType::Link => {
+                let target = entry.link_name_bytes().map(|target| target.into_owned()).unwrap_or_default();
+                let target = inside(&target).filter(|target| !target.is_empty());
+                let target = target.ok_or_else(|| hostile("a hard link that leads outside of the image"))?;
+                is_link = true;
+                Kind::File(File { size: 0, digest: None, inode: Inode { layer: None, path: target } })
+            }
+            tar::EntryType::Char => {
+                let (major, minor) = device()?;
+                if (major, minor) == (0, 0) {
+                    return Err(hostile("which overlayfs would take for a removed file"));
+                }
+                Kind::Char(major, minor)
+            }
+            tar::EntryType::Block => {
+                let (major, minor) = device()?;
+                Kind::Block(major, minor)
+            }
+            tar::EntryType::Fifo => Kind::Fifo,
+            // Sparse files are read out with their holes.
+            tar::EntryType::Regular | tar::EntryType::Continuous | tar::EntryType::GNUSparse => {
+                let inode = Inode { layer: None, path: path.clone() };
+                Kind::File(File { size: entry.size(), digest: None, inode })
+            }
+            tar::EntryType::XGlobalHeader => return Ok(None),
+            _ => return Err(hostile("of a type that no layer has")),
+        };
+        (path, kind)
+    };
+    if path.is_empty() && !matches!(kind, Kind::Dir { .. }) {
+        return Err(hostile("which would replace the root"));
+    }
+    if extensions.xattrs.iter().any(|(name, _)| OVERLAY.iter().any(|prefix| name.starts_with(prefix))) {
+        return Err(hostile("with an attribute that is overlayfs's own"));
+    }
+    extensions.xattrs.sort();
+    Ok(Some(Item { path, entry: Entry { kind, mode, uid, gid, mtime, xattrs: extensions.xattrs }, is_link }))
+}
+
+/// A path in normal form; none if it leads upwards. A leading slash is as good as none.
+fn inside(path: &[u8]) -> Option<Path> {
+    let mut parts: Vec<&[u8]> = Vec::new();
+    for part in path.split(|byte| *byte == b'/') {
+        match part {
+            b"" | b"." => {}
+            b".." => {
+                parts.pop()?;
+            }
+            _ => parts.push(part),
+        }
+    }
+    Some(parts.join(&b'/'))
+}
+
+/// What PAX records add (POSIX pax, "extended header keywords").
+#[derive(Default)]
+struct Extensions {
+    xattrs: Vec<(String, Vec<u8>)>,
+    mtime: Option<Time>,
+    uid: Option<u32>,
+    gid: Option<u32>,
+}
+
+impl Extensions {
+    fn read(&mut self, record: &tar::PaxExtension<'_>) {
+        let Ok(key) = record.key() else { return };
+        let text = || record.value().ok();
+        match key {
+            "mtime" => self.mtime = text().and_then(parse_time),
+            "uid" => self.uid = text().and_then(|text| text.parse().ok()),
+            "gid" => self.gid = text().and_then(|text| text.parse().ok()),
+            _ => {
+                if let Some(name) = key.strip_prefix(XATTR)
+                    && !name.is_empty()
+                {
+                    self.xattrs.retain(|(known, _)| known != name);
+                    self.xattrs.push((name.to_owned(), record.value_bytes().to_vec()));
+                }
+            }
+        }
+    }
+}
+
+/// Seconds with a fraction, perhaps negative.
+fn parse_time(text: &str) -> Option<Time> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let seconds: i64 = whole.parse().ok()?;
+    let digits: String = fraction.chars().chain("000000000".chars()).take(9).collect();
+    let nanoseconds: u32 = digits.parse().ok()?;
+    Some(if whole.starts_with('-') && nanoseconds > 0 {
+        Time { seconds: seconds.checked_sub(1)?, nanoseconds: 1_000_000_000 - nanoseconds }
+    } else {
+        Time { seconds, nanoseconds }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A tar of one entry whose name and link are written as they are.
+    fn tar_of(name: &[u8], kind: tar::EntryType, link: &[u8]) -> Vec<u8> {
+        let mut header = tar::Header::new_ustar();
+        header.set_entry_type(kind);
+        header.set_mode(0o644);
+        header.set_size(0);
+        let old = header.as_old_mut();
+        old.name[..name.len()].copy_from_slice(name);
+        old.linkname[..link.len()].copy_from_slice(link);
+        header.set_cksum();
+        let mut bytes = header.as_bytes().to_vec();
+        bytes.extend([0; 1024]);
+        bytes
+    }
+
+    fn read(bytes: &[u8]) -> Result<Vec<(String, Kind)>, String> {
+        let mut items = Vec::new();
+        entries(bytes, |item, _| {
+            items.push((show(&item.path), item.entry.kind));
+            Ok(())
+        })
+        .map_err(|error| error.to_string())?;
+        Ok(items)
+    }
+
+    #[test]
+    fn nothing_leads_outside() {
+        use tar::EntryType::{Link, Regular};
+        assert!(read(&tar_of(b"../x", Regular, b"")).is_err());
+        assert!(read(&tar_of(b"a/../../x", Regular, b"")).is_err());
+        assert!(read(&tar_of(b"x", Link, b"../../etc/passwd")).is_err());
+        let inside = read(&tar_of(b"/a/../etc/x", Regular, b"")).expect("it stays inside");
+        assert_eq!(inside[0].0, "etc/x");
+    }
+
+    #[test]
+    fn marks_of_removal_are_understood() {
+        use tar::EntryType::Regular;
+        assert_eq!(read(&tar_of(b"a/.wh.b", Regular, b"")), Ok(vec![("a/b".into(), Kind::Whiteout)]));
+        let opaque = Kind::Dir { opaque: true };
+        assert_eq!(read(&tar_of(b"a/.wh..wh..opq", Regular, b"")), Ok(vec![("a".into(), opaque)]));
+        assert_eq!(read(&tar_of(b".wh..wh.plnk/x", Regular, b"")).map(|v| v.len()), Ok(1));
+        assert!(read(&tar_of(b"a/.wh...", Regular, b"")).is_err());
+        assert!(read(&tar_of(b".wh.", Regular, b"")).is_err());
+    }
+
+    #[test]
+    fn times_have_fractions() {
+        assert_eq!(parse_time("12.5"), Some(Time { seconds: 12, nanoseconds: 500_000_000 }));
+        assert_eq!(parse_time("-1.25"), Some(Time { seconds: -2, nanoseconds: 750_000_000 }));
+        assert_eq!(parse_time("x"), None);
+    }
+}
