@@ -1,1 +1,27 @@
-//! stub
+//! Build contexts: what is in them, as a tree whose files can be read where they are.
+//!
+//! A context is walked once. What the ignore rules leave out is not in the tree, so nothing can copy it.
+
+pub mod archive;
+mod error;
+pub mod ignore;
+mod local;
+pub mod pattern;
+
+use std::path::PathBuf;
+
+use oci::tree::Tree;
+
+pub use error::Error;
+pub use local::local;
+
+/// A build context.
+#[derive(Debug)]
+pub struct Context {
+    /// What is in it. Owners are root's; a file's inode is its path beneath `folder`.
+    pub tree: Tree,
+    /// Where the bytes of files are.
+    pub folder: PathBuf,
+    /// Deletes `folder` when the context came as an archive.
+    _unpacked: Option<tempfile::TempDir>,
+}

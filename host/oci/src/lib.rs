@@ -34,3 +34,15 @@ pub fn describe(media_type: &str, digest: Digest, size: u64) -> Descriptor {
         digest.to_string().parse().unwrap_or_else(|_| unreachable!("a Digest is well-formed by construction"));
     Descriptor::new(MediaType::from(media_type), size, digest)
 }
+
+/// An image manifest of these documents.
+#[must_use]
+pub fn manifest(media_type: &str, config: Descriptor, layers: Vec<Descriptor>) -> Manifest {
+    oci_spec::image::ImageManifestBuilder::default()
+        .schema_version(2u32)
+        .media_type(media_type)
+        .config(config)
+        .layers(layers)
+        .build()
+        .unwrap_or_else(|_| unreachable!("every required field is set"))
+}

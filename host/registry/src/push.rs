@@ -9,7 +9,7 @@ use oci::{Descriptor, Digest, Reference, digest_of};
 use crate::auth::{Access, Later, Scope};
 use crate::client::Client;
 use crate::error::Error;
-use crate::transport::{Call, scope};
+use crate::transport::{Call, Payload, scope};
 
 /// A piece of a blob.
 pub type Bytes = http::Bytes;
@@ -112,8 +112,7 @@ impl Client {
             scopes: scope(reference.repository(), Access::Push),
             what: format!("push {}", reference.repository()),
         };
-        let body = async || Ok(Some(http::stream(source.open().await.map_err(Error::Source)?)));
-        let response = self.call_with(&call, body).await?;
+        let response = self.call_with(&call, Payload::Blob(&*source)).await?;
         match response.status() {
             StatusCode::CREATED | StatusCode::NO_CONTENT | StatusCode::OK | StatusCode::ACCEPTED => Ok(()),
             // The place was given up between two tries, or only takes pieces: a new one, in pieces.
@@ -166,7 +165,7 @@ impl Client {
                 what: format!("push {}", reference.repository()),
             };
             let piece = Bytes::from(piece);
-            let response = self.call_with(&call, async || Ok(Some(piece.clone().into()))).await?;
+            let response = self.call_with(&call, Payload::Bytes(&piece)).await?;
             if !response.status().is_success() {
                 return Err(self.failure(&call, response, None).await);
             }
@@ -204,7 +203,7 @@ impl Client {
             what: format!("push {}", reference.repository()),
         };
         let body = Bytes::copy_from_slice(bytes);
-        let response = self.call_with(&call, async || Ok(Some(body.clone().into()))).await?;
+        let response = self.call_with(&call, Payload::Bytes(&body)).await?;
         if !response.status().is_success() {
             return Err(self.failure(&call, response, None).await);
         }

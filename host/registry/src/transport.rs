@@ -7,6 +7,7 @@ use http::{Method, Request, Response, StatusCode, Url, header, retry};
 use crate::auth::{Access, Challenge, Scope};
 use crate::client::Client;
 use crate::error::Error;
+use crate::push::BlobSource;
 
 /// What is known of a registry.
 #[derive(Clone, Debug)]
@@ -29,6 +30,14 @@ pub(crate) struct Call<'c> {
     pub(crate) scopes: Vec<Scope>,
     /// For errors: `pull team/app`.
     pub(crate) what: String,
+}
+
+/// What a call sends, made anew for each try.
+#[derive(Clone, Copy)]
+pub(crate) enum Payload<'p> {
+    Empty,
+    Bytes(&'p http::Bytes),
+    Blob(&'p dyn BlobSource),
 }
 
 /// A loopback host needs no encryption.
@@ -116,7 +125,7 @@ impl Client {
 
     /// Makes a call with an empty body.
     pub(crate) async fn call(&self, call: &Call<'_>) -> Result<Response, Error> {
-        self.call_with(call, async || Ok(None)).await
+        self.call_with(call, Payload::Empty).await
     }
 
     /// Makes a call, its body made anew for each try: again after trouble on the way or the server's side, and with new
@@ -124,7 +133,7 @@ impl Client {
     pub(crate) async fn call_with(
         &self,
         call: &Call<'_>,
-        body: impl AsyncFn() -> Result<Option<http::Body>, Error>,
+        payload: Payload<'_>,
     ) -> Result<Response, Error> {
         let endpoint = self.endpoint_of(call.registry).await?;
         let url = endpoint.base.join(&call.path).map_err(|e| Error::Malformed(call.path.clone(), e.to_string()))?;
@@ -147,7 +156,11 @@ impl Client {
             if let Some(value) = authorization.as_ref().and_then(|a| a.value.as_deref()) {
                 request = request.header(header::AUTHORIZATION, value);
             }
-            request.body = body().await?;
+            request.body = match payload {
+                Payload::Empty => None,
+                Payload::Bytes(bytes) => Some(bytes.clone().into()),
+                Payload::Blob(source) => Some(http::stream(source.open().await.map_err(Error::Source)?)),
+            };
             let answer = self.http.send(request).await;
             tries += 1;
             match answer {

@@ -1,0 +1,127 @@
+//! A tar as a context, or as a source that ADD unpacks: its entries become a tree, its files lie side by side in a
+//! folder under numbers, so that no name of the archive ever is a path on disk.
+
+use std::fs;
+use std::io::{self, BufRead, BufReader, Read};
+
+use oci::tree::{self, Entry, File, Inode, Kind, Time, Tree};
+
+use crate::Context;
+use crate::error::Error;
+
+/// Decompresses whatever `source` holds, by its first bytes: plain, gzip, bzip2, xz or zstd.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn decompress<'r>(source: impl Read + Send + 'r) -> io::Result<Box<dyn Read + Send + 'r>> {
+    let mut source = BufReader::with_capacity(128 << 10, source);
+    let head = source.fill_buf()?;
+    Ok(match head {
+        [0x1f, 0x8b, ..] => Box::new(flate2::bufread::MultiGzDecoder::new(source)),
+        [b'B', b'Z', b'h', ..] => Box::new(bzip2::bufread::MultiBzDecoder::new(source)),
+        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Box::new(liblzma::bufread::XzDecoder::new_multi_decoder(source)),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => Box::new(zstd::stream::read::Decoder::with_buffer(source)?),
+        _ => Box::new(source),
+    })
+}
+
+/// Whether this is a tar, compressed or not: its first header must be one.
+#[must_use]
+pub fn is_tar(source: impl Read + Send) -> bool {
+    let Ok(plain) = decompress(source) else { return false };
+    let mut archive = tar::Archive::new(plain);
+    let Ok(mut entries) = archive.entries() else { return false };
+    matches!(entries.next(), Some(Ok(_)))
+}
+
+/// Reads an archive as a context.
+///
+/// # Errors
+/// When it cannot be read, or holds an entry that would lie outside.
+pub fn read(source: impl Read + Send, keep_owners: bool) -> Result<Context, Error> {
+    let folder = tempfile::Builder::new().prefix("plywood-context-").tempdir().map_err(Error::Archive)?;
+    let mut archive = tar::Archive::new(decompress(source).map_err(Error::Archive)?);
+    let mut tree = Tree::default();
+    for (number, found) in archive.entries().map_err(Error::Archive)?.enumerate() {
+        let mut found = found.map_err(Error::Archive)?;
+        let raw = found.path_bytes().into_owned();
+        let outside = || Error::Outside(String::from_utf8_lossy(&raw).into_owned());
+        if raw.split(|byte| *byte == b'/').any(|part| part == b"..") {
+            return Err(outside());
+        }
+        let mut xattrs = Vec::new();
+        let mut fraction = None;
+        for record in found.pax_extensions().map_err(Error::Archive)?.into_iter().flatten() {
+            let record = record.map_err(Error::Archive)?;
+            let Ok(key) = record.key() else { continue };
+            if let Some(name) = key.strip_prefix("SCHILY.xattr.") {
+                xattrs.push((name.to_owned(), record.value_bytes().to_vec()));
+            }
+            if key == "mtime" {
+                fraction = record.value().ok().and_then(|text| text.split('.').next()?.parse::<i64>().ok());
+            }
+        }
+        xattrs.sort();
+        // Through the links of the archive itself, as unpacking it below a root would go.
+        let path = tree.resolve_parent(&raw).map_err(|_| outside())?;
+        let header = found.header();
+        let seconds = i64::try_from(header.mtime().unwrap_or(0)).unwrap_or(0);
+        let id = |value: io::Result<u64>| -> u32 {
+            if keep_owners { value.ok().and_then(|id| u32::try_from(id).ok()).unwrap_or(0) } else { 0 }
+        };
+        let mut entry = Entry {
+            kind: Kind::Dir { opaque: false },
+            mode: header.mode().map_err(Error::Archive)? & 0o7777,
+            uid: id(header.uid()),
+            gid: id(header.gid()),
+            mtime: Time { seconds: fraction.unwrap_or(seconds), nanoseconds: 0 },
+            xattrs,
+        };
+        let link = || found.link_name_bytes().map(|link| link.into_owned()).unwrap_or_default();
+        entry.kind = match header.entry_type() {
+            tar::EntryType::Directory => Kind::Dir { opaque: false },
+            tar::EntryType::Symlink => Kind::Symlink(link()),
+            tar::EntryType::Link => {
+                let target = tree.resolve_parent(&link()).map_err(|_| outside())?;
+                match tree.get(&target) {
+                    Some(known) if !known.is_dir() => entry = known.clone(),
+                    _ => return Err(outside()),
+                }
+                entry.kind.clone()
+            }
+            tar::EntryType::Fifo => Kind::Fifo,
+            tar::EntryType::Char | tar::EntryType::Block => {
+                let number = |value: io::Result<Option<u32>>| value.ok().flatten().unwrap_or(0);
+                let (major, minor) = (number(header.device_major()), number(header.device_minor()));
+                if header.entry_type() == tar::EntryType::Char {
+                    Kind::Char(major, minor)
+                } else {
+                    Kind::Block(major, minor)
+                }
+            }
+            tar::EntryType::Regular | tar::EntryType::Continuous | tar::EntryType::GNUSparse => {
+                let name = number.to_string();
+                let place = folder.path().join(&name);
+                let failed = |source| Error::Io { path: place.clone(), source };
+                let mut file = fs::File::create(&place).map_err(failed)?;
+                let size = io::copy(&mut found, &mut file).map_err(Error::Archive)?;
+                Kind::File(File { size, digest: None, inode: Inode { layer: None, path: name.into_bytes() } })
+            }
+            _ => continue,
+        };
+        if path.is_empty() {
+            continue;
+        }
+        fill_parents(&mut tree, tree::parent(&path));
+        tree.insert(path, entry);
+    }
+    Ok(Context { tree, folder: folder.path().to_owned(), _unpacked: Some(folder) })
+}
+
+/// Folders that the archive does not mention.
+fn fill_parents(tree: &mut Tree, path: &[u8]) {
+    if !path.is_empty() && !tree.is_dir(path) {
+        fill_parents(tree, tree::parent(path));
+        tree.insert(path.to_vec(), Entry::dir(0o755, Time::default()));
+    }
+}

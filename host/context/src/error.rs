@@ -1,0 +1,31 @@
+//! What can be wrong with a context.
+
+use std::io;
+use std::path::PathBuf;
+
+/// Why a context cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file system, at a path.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The archive cannot be read.
+    #[error("the context's archive cannot be read: {0}")]
+    Archive(#[source] io::Error),
+    /// An entry that would lie outside.
+    #[error("the context's archive holds `{0}`, which leads outside of it")]
+    Outside(String),
+    /// A pattern that makes no sense.
+    #[error("`{pattern}` is no pattern: {reason}")]
+    Pattern {
+        /// The pattern.
+        pattern: String,
+        /// What is wrong.
+        reason: &'static str,
+    },
+}

@@ -1,0 +1,302 @@
+//! Patterns for paths: those of ignore files and `--exclude`, where `**` crosses folders, and those of COPY, where
+//! nothing does.
+//!
+//! The first follow moby's `patternmatcher`, the second Go's `path/filepath.Match`. Matching takes time in proportion to
+//! pattern times path, whatever the pattern.
+
+use crate::error::Error;
+
+/// A parsed pattern.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pattern(Vec<Token>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Token {
+    Byte(u8),
+    /// Anything but a slash.
+    One,
+    /// Any number of anything but slashes.
+    Star,
+    /// Any number of whole folders.
+    Folders,
+    /// Anything.
+    Everything,
+    /// One byte of these ranges, or of none of them; never a slash.
+    Class { negated: bool, ranges: Vec<(u8, u8)> },
+}
+
+impl Pattern {
+    /// Parses a pattern in which `**` crosses folders.
+    ///
+    /// # Errors
+    /// When a bracket or an escape is not closed.
+    pub fn crossing(text: &[u8]) -> Result<Self, Error> {
+        Self::parse(text, true)
+    }
+
+    /// Parses a pattern of Go's `filepath.Match`.
+    ///
+    /// # Errors
+    /// When a bracket or an escape is not closed.
+    pub fn within(text: &[u8]) -> Result<Self, Error> {
+        Self::parse(text, false)
+    }
+
+    fn parse(text: &[u8], crossing: bool) -> Result<Self, Error> {
+        let error = |reason| Error::Pattern { pattern: String::from_utf8_lossy(text).into_owned(), reason };
+        let mut tokens = Vec::new();
+        let mut at = 0;
+        while let Some(byte) = text.get(at) {
+            at += 1;
+            tokens.push(match byte {
+                b'*' if crossing && text.get(at) == Some(&b'*') => {
+                    at += 1;
+                    if text.get(at) == Some(&b'/') {
+                        at += 1;
+                    }
+                    if at == text.len() { Token::Everything } else { Token::Folders }
+                }
+                b'*' => Token::Star,
+                b'?' => Token::One,
+                b'[' => class(text, &mut at).ok_or_else(|| error("a bracket is not closed"))?,
+                b'\\' => {
+                    let escaped = *text.get(at).ok_or_else(|| error("it ends in an escape character"))?;
+                    at += 1;
+                    Token::Byte(escaped)
+                }
+                byte => Token::Byte(*byte),
+            });
+        }
+        Ok(Self(tokens))
+    }
+
+    /// Whether the pattern matches all of `path`.
+    #[must_use]
+    pub fn matches(&self, path: &[u8]) -> bool {
+        // `now[i]`: the tokens so far can match the first i bytes.
+        let mut now = vec![false; path.len() + 1];
+        now[0] = true;
+        for token in &self.0 {
+            let mut next = vec![false; path.len() + 1];
+            match token {
+                Token::Star | Token::Everything => {
+                    let mut reached = false;
+                    for at in 0..=path.len() {
+                        if at > 0 && *token == Token::Star && path[at - 1] == b'/' {
+                            reached = false;
+                        }
+                        reached |= now[at];
+                        next[at] = reached;
+                    }
+                }
+                Token::Folders => {
+                    // Nothing, or anything that ends in a slash.
+                    let mut reached = false;
+                    for at in 0..=path.len() {
+                        next[at] = now[at] || reached && at > 0 && path[at - 1] == b'/';
+                        reached |= now[at];
+                    }
+                }
+                single => {
+                    for (at, byte) in path.iter().enumerate() {
+                        next[at + 1] = now[at] && one(single, *byte);
+                    }
+                }
+            }
+            now = next;
+        }
+        now[path.len()]
+    }
+}
+
+fn one(token: &Token, byte: u8) -> bool {
+    match token {
+        Token::Byte(wanted) => *wanted == byte,
+        Token::One => byte != b'/',
+        Token::Class { negated, ranges } => {
+            byte != b'/' && ranges.iter().any(|(low, high)| (low..=high).contains(&&byte)) != *negated
+        }
+        Token::Star | Token::Folders | Token::Everything => false,
+    }
+}
+
+/// What follows `[`.
+fn class(text: &[u8], at: &mut usize) -> Option<Token> {
+    let mut take = || -> Option<u8> {
+        let byte = *text.get(*at)?;
+        *at += 1;
+        Some(byte)
+    };
+    let mut byte = take()?;
+    let negated = byte == b'^';
+    if negated {
+        byte = take()?;
+    }
+    let mut ranges = Vec::new();
+    loop {
+        if byte == b']' && !ranges.is_empty() {
+            return Some(Token::Class { negated, ranges });
+        }
+        let low = if byte == b'\\' { take()? } else { byte };
+        byte = take()?;
+        if byte == b'-' {
+            let high = match take()? {
+                b'\\' => take()?,
+                b']' => return None,
+                high => high,
+            };
+            ranges.push((low, high));
+            byte = take()?;
+        } else {
+            ranges.push((low, low));
+        }
+    }
+}
+
+/// Whether text has characters that make it a pattern.
+#[must_use]
+pub fn has_wildcard(text: &[u8]) -> bool {
+    let mut bytes = text.iter();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'\\' => {
+                bytes.next();
+            }
+            b'*' | b'?' | b'[' => return true,
+            _ => {}
+        }
+    }
+    false
+}
+
+/// A list of patterns of which the last that matches decides; `!` in front of one brings back.
+#[derive(Clone, Debug, Default)]
+pub struct Matcher {
+    rules: Vec<Rule>,
+}
+
+#[derive(Clone, Debug)]
+struct Rule {
+    pattern: Pattern,
+    brings_back: bool,
+}
+
+/// Which rules a folder matched, so that what is in it need not ask again.
+#[derive(Clone, Debug, Default)]
+pub struct Matched(Vec<bool>);
+
+impl Matcher {
+    /// Parses patterns; blank ones mean nothing.
+    ///
+    /// # Errors
+    /// When one is malformed.
+    pub fn new<'p>(patterns: impl IntoIterator<Item = &'p str>) -> Result<Self, Error> {
+        let mut rules = Vec::new();
+        for text in patterns {
+            let text = text.trim();
+            if text.is_empty() {
+                continue;
+            }
+            let (brings_back, text) = text.strip_prefix('!').map_or((false, text), |rest| (true, rest.trim()));
+            if brings_back && text.is_empty() {
+                return Err(Error::Pattern { pattern: "!".into(), reason: "there is nothing to bring back" });
+            }
+            let clean = oci::tree::clean(text.as_bytes());
+            rules.push(Rule { pattern: Pattern::crossing(&clean)?, brings_back });
+        }
+        Ok(Self { rules })
+    }
+
+    /// Whether there is no rule.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.rules.is_empty()
+    }
+
+    /// Whether something in a folder that matches may be brought back.
+    #[must_use]
+    pub fn brings_back(&self) -> bool {
+        self.rules.iter().any(|rule| rule.brings_back)
+    }
+
+    /// Whether a path matches, by a rule for it or for a folder that it is in.
+    #[must_use]
+    pub fn matches(&self, path: &[u8], parent: &Matched) -> (bool, Matched) {
+        let mut matched = false;
+        let mut each = Vec::with_capacity(self.rules.len());
+        for (at, rule) in self.rules.iter().enumerate() {
+            let hit = parent.0.get(at).copied().unwrap_or(false) || rule.pattern.matches(path);
+            each.push(hit);
+            if hit {
+                matched = !rule.brings_back;
+            }
+        }
+        (matched, Matched(each))
+    }
+
+    /// As [`Self::matches`], for a path whose folders have not been asked about.
+    #[must_use]
+    pub fn matches_whole(&self, path: &[u8]) -> bool {
+        let mut parent = Matched::default();
+        for (at, byte) in path.iter().enumerate() {
+            if *byte == b'/' {
+                parent = self.matches(&path[..at], &parent).1;
+            }
+        }
+        self.matches(path, &parent).0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stars_stay_within_a_folder_unless_doubled() {
+        for (pattern, path, matches) in [
+            ("*", "a", true),
+            ("*", "a/b", false),
+            ("a/*/c", "a/b/c", true),
+            ("**", "a/b/c", true),
+            ("**/c", "c", true),
+            ("**/c", "a/b/c", true),
+            ("**/c", "a/bc", false),
+            ("a/**", "a/b/c", true),
+            ("a/**/c", "a/c", true),
+            ("a/**/c", "a/b/b/c", true),
+            ("a**b", "a/x/b", true),
+            ("?.txt", "a.txt", true),
+            ("?.txt", "/.txt", false),
+            ("[a-c]x", "bx", true),
+            ("[^a-c]x", "bx", false),
+            ("[]]", "]", true),
+            ("a\\*", "a*", true),
+            ("a\\*", "ab", false),
+        ] {
+            let parsed = Pattern::crossing(pattern.as_bytes()).expect(pattern);
+            assert_eq!(parsed.matches(path.as_bytes()), matches, "{pattern} {path}");
+        }
+        assert!(Pattern::within(b"[a").is_err());
+        assert!(Pattern::within(b"a\\").is_err());
+        assert!(!Pattern::within(b"**/c").expect("a pattern").matches(b"a/b/c"));
+        let hostile = Pattern::crossing("*a".repeat(200).as_bytes()).expect("a pattern");
+        assert!(!hostile.matches("a".repeat(5000).replace("aa", "ab").as_bytes()));
+    }
+
+    #[test]
+    fn the_last_rule_that_matches_decides() {
+        let matcher = Matcher::new(["node_modules", "*.log", "!keep.log", "/abs", "a/../b"]).expect("rules");
+        for (path, matched) in [
+            ("node_modules", true),
+            ("node_modules/x/y", true),
+            ("x.log", true),
+            ("keep.log", false),
+            ("sub/x.log", false),
+            ("abs", true),
+            ("b", true),
+            ("a", false),
+        ] {
+            assert_eq!(matcher.matches_whole(path.as_bytes()), matched, "{path}");
+        }
+    }
+}
