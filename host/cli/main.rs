@@ -1,2 +1,59 @@
-//! The door.
-fn main() {}
+//! The door: what was typed becomes a request, what happens becomes lines, what goes wrong becomes words and an exit code.
+
+mod args;
+mod builtins;
+mod commands;
+mod config;
+mod plugins;
+mod render;
+mod report;
+mod request;
+mod session;
+mod surroundings;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    // Before any thread exists: the worker enters namespaces, and the step forks.
+    let mut words = std::env::args_os().map(|word| word.to_string_lossy().into_owned());
+    let name = words.next().unwrap_or_default();
+    if name == build::worker::WORKER {
+        return exit(build::worker::main(&words.collect::<Vec<_>>()));
+    }
+    if name == build::worker::STEP {
+        return exit(build::worker::step());
+    }
+    let args = args::Args::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return report::failure(&anyhow::anyhow!("starting: {error}"), None),
+    };
+    let code = runtime.block_on(async {
+        tokio::select! {
+            code = commands::run(args) => code,
+            signal = interrupted() => report::interrupted(signal),
+        }
+    });
+    // Nothing waits for what is still under way: it was told to stop when its future was dropped.
+    runtime.shutdown_background();
+    code
+}
+
+fn exit(code: i32) -> ExitCode {
+    ExitCode::from(u8::try_from(code).unwrap_or(1))
+}
+
+/// Waits for the user, or the machine, to have had enough; gives the signal's number.
+async fn interrupted() -> u8 {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = interrupt.recv() => 2,
+        _ = terminate.recv() => 15,
+    }
+}

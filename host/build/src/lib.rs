@@ -1,1 +1,104 @@
-//! stub
+//! The story on one page: a request is planned, its steps are solved, an image is made of the layers and goes where it
+//! is wanted.
+
+mod error;
+mod event;
+mod export;
+mod key;
+mod op;
+mod planner;
+mod request;
+mod resolve;
+mod solve;
+mod time;
+pub mod worker;
+
+pub use error::Error;
+pub use event::{Event, Events};
+pub use request::{BuildOutput, BuildRequest, ContextSource, NamedContext, Output, Tools};
+pub use solve::StepState;
+
+use std::sync::Arc;
+
+/// Builds an image and brings it where it is wanted.
+///
+/// # Errors
+/// When the input is wrong, a step fails, or an output cannot be written.
+pub async fn build(request: &BuildRequest, tools: &Tools) -> Result<BuildOutput, Error> {
+    let epoch = source_date_epoch(request)?;
+    let (solver, planned) = prepare(request, tools, epoch).await?;
+    let target = match planned.target {
+        Some(target) => Some(solver.solve(target).await?),
+        None => None,
+    };
+    export::export(request, tools, &solver, &planned, target).await
+}
+
+/// Says what a build would do.
+///
+/// # Errors
+/// When the input is wrong or something it names cannot be found.
+pub async fn plan(request: &BuildRequest, tools: &Tools) -> Result<Vec<StepState>, Error> {
+    let (solver, _) = prepare(request, tools, source_date_epoch(request)?).await?;
+    Ok(solver.states())
+}
+
+/// Where an image is, opened for reading.
+///
+/// # Errors
+/// When it is not there.
+pub fn open_image(
+    location: &image::Location,
+    store: &store::Store,
+    client: &registry::Client,
+) -> Result<Arc<dyn image::Source>, image::Error> {
+    resolve::open(location, store, client)
+}
+
+async fn prepare(
+    request: &BuildRequest,
+    tools: &Tools,
+    epoch: Option<u64>,
+) -> Result<(Arc<solve::Solver>, planner::Planned), Error> {
+    let lookups = Arc::new(resolve::Lookups::new(request, tools));
+    let mut planned = planner::plan(request, &tools.instructions, lookups.clone(), &tools.events).await?;
+    let vertices = planned.graph.vertices.iter().enumerate();
+    let names = vertices.map(|(at, vertex)| (plan::VertexId(at), vertex.name.clone())).collect();
+    (tools.events)(Event::Planned(names));
+    let graph = std::mem::take(&mut planned.graph);
+    let solver = solve::Solver::new(request, tools, lookups, graph, planned.target, epoch).await?;
+    Ok((solver, planned))
+}
+
+/// The time that the image shall bear (reproducible-builds.org, SOURCE_DATE_EPOCH).
+fn source_date_epoch(request: &BuildRequest) -> Result<Option<u64>, Error> {
+    let given = request.build_args.iter().rev().find(|(name, _)| name == "SOURCE_DATE_EPOCH");
+    let Some((_, value)) = given.filter(|(_, value)| !value.is_empty()) else { return Ok(None) };
+    let invalid = || Error::Request(format!("SOURCE_DATE_EPOCH is no number of seconds: `{value}`"));
+    value.parse().map(Some).map_err(|_| invalid())
+}
+
+/// Reads a tar, compressed or not, as a build context.
+///
+/// # Errors
+/// When it cannot be read or holds what no context may.
+pub fn read_archive(source: impl std::io::Read + Send) -> Result<context::Context, Error> {
+    Ok(context::archive::read(source, false)?)
+}
+
+/// Opens a file of a context.
+///
+/// # Errors
+/// When it is not there.
+pub fn open_in_context(context: &context::Context, path: &str) -> std::io::Result<std::fs::File> {
+    use std::os::unix::ffi::OsStrExt;
+    let not_found = || std::io::Error::from(std::io::ErrorKind::NotFound);
+    let path = context.tree.resolve(path.as_bytes()).map_err(std::io::Error::other)?;
+    match context.tree.get(&path).map(|entry| &entry.kind) {
+        Some(oci::tree::Kind::File(file)) => {
+            let inside = std::path::Path::new(std::ffi::OsStr::from_bytes(&file.inode.path));
+            sys::Root::open(&context.folder)?.read(inside)
+        }
+        _ => Err(not_found()),
+    }
+}

@@ -13,5 +13,5 @@ pub mod parse;
 mod words;
 
 pub use instruction::Line;
-pub use parse::{File, Stage, parse, parse_trigger};
+pub use parse::{File, Stage, parse, parse_included, parse_trigger};
 pub use words::split as split_words;

@@ -148,6 +148,28 @@ pub fn parse_trigger(name: &str, text: &str, keywords: &[Keyword]) -> Result<Lin
     Ok(line)
 }
 
+/// Parses instructions that a plugin wants read in another's place.
+///
+/// # Errors
+/// At the first thing that cannot be understood; FROM is such a thing.
+pub fn parse_included(name: &str, text: &str, keywords: &[Keyword]) -> Result<Vec<Line>, Diagnostic> {
+    let source = Source::new(name, text);
+    let find = |keyword: &str| keywords.iter().find(|spec| spec.keyword == keyword);
+    let (mut lines, mut offset) = (Vec::new(), 0);
+    while offset < text.len() {
+        let logical = line::read(&source, offset, '\\');
+        if logical.text.trim().is_empty() {
+            offset = logical.next;
+            continue;
+        }
+        let (line, next) = instruction::read(&source, offset, &logical, '\\', &find)?;
+        check(&line.instruction, keywords)?;
+        lines.push(line);
+        offset = next;
+    }
+    Ok(lines)
+}
+
 fn global_args(instruction: &Instruction) -> Result<Vec<GlobalArg>, Diagnostic> {
     let error = |message: &str| Diagnostic::error("InvalidArg", message, Some(instruction.span.clone()));
     if let Some(flag) = instruction.flags.first() {

@@ -232,29 +232,7 @@ impl Tree {
     /// # Errors
     /// When links lead in a circle.
     pub fn resolve(&self, path: &[u8]) -> Result<Path, LinkLoop> {
-        let mut done: Path = Vec::new();
-        let mut rest: Vec<Vec<u8>> = split(path);
-        let mut links = 0;
-        while let Some(part) = rest.pop() {
-            if part == b".." {
-                done.truncate(parent(&done).len());
-                continue;
-            }
-            let next = join(&done, &part);
-            let Some(Entry { kind: Kind::Symlink(target), .. }) = self.get(&next) else {
-                done = next;
-                continue;
-            };
-            links += 1;
-            if links > MOST_LINKS {
-                return Err(LinkLoop(path.to_vec()));
-            }
-            if target.starts_with(b"/") {
-                done.clear();
-            }
-            rest.extend(split(target));
-        }
-        Ok(done)
+        resolve(path, |path| self.get(path))
     }
 
     /// As [`Self::resolve`], but the last component stays even when it is a link.
@@ -268,6 +246,36 @@ impl Tree {
         }
         Ok(join(&self.resolve(parent(&path))?, name(&path)))
     }
+}
+
+/// Where a path leads in whatever `look_up` shows, as [`Tree::resolve`] says.
+///
+/// # Errors
+/// When links lead in a circle.
+pub fn resolve<'e>(path: &[u8], look_up: impl Fn(&[u8]) -> Option<&'e Entry>) -> Result<Path, LinkLoop> {
+    let mut done: Path = Vec::new();
+    let mut rest: Vec<Vec<u8>> = split(path);
+    let mut links = 0;
+    while let Some(part) = rest.pop() {
+        if part == b".." {
+            done.truncate(parent(&done).len());
+            continue;
+        }
+        let next = join(&done, &part);
+        let Some(Entry { kind: Kind::Symlink(target), .. }) = look_up(&next) else {
+            done = next;
+            continue;
+        };
+        links += 1;
+        if links > MOST_LINKS {
+            return Err(LinkLoop(path.to_vec()));
+        }
+        if target.starts_with(b"/") {
+            done.clear();
+        }
+        rest.extend(split(target));
+    }
+    Ok(done)
 }
 
 /// The components of a path, last first.

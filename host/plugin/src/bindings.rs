@@ -2,7 +2,6 @@
 
 /// Every import, once, so that all worlds share one set of types.
 pub(crate) mod shared {
-    #![expect(missing_docs, unreachable_pub, reason = "generated")]
     wasmtime::component::bindgen!({
         path: "../../wit",
         world: "host-shared",
@@ -21,7 +20,6 @@ pub(crate) mod shared {
 
 /// Plugins that give instructions their meaning.
 pub(crate) mod instruction {
-    #![expect(missing_docs, unreachable_pub, reason = "generated")]
     wasmtime::component::bindgen!({
         path: "../../wit",
         world: "instruction-plugin",
@@ -33,7 +31,6 @@ pub(crate) mod instruction {
 
 /// Plugins that decide what a cache key is made of.
 pub(crate) mod cache_policy {
-    #![expect(missing_docs, unreachable_pub, reason = "generated")]
     wasmtime::component::bindgen!({
         path: "../../wit",
         world: "cache-policy-plugin",
@@ -45,7 +42,6 @@ pub(crate) mod cache_policy {
 
 /// Plugins that know who the user is at a registry.
 pub(crate) mod credential {
-    #![expect(missing_docs, unreachable_pub, reason = "generated")]
     wasmtime::component::bindgen!({
         path: "../../wit",
         world: "credential-plugin",

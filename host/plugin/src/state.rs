@@ -29,10 +29,12 @@ const MOST_PATHS: usize = 10_000;
 const MOST_REQUESTS: u32 = 16;
 
 /// The stage that an instruction plugin looks at.
-pub(crate) struct StageHandle(pub(crate) Arc<dyn Stage>);
+#[expect(unreachable_pub, reason = "the generated bindings re-export it")]
+pub struct StageHandle(pub(crate) Arc<dyn Stage>);
 
 /// A secret that a plugin has opened.
-pub(crate) struct SecretHandle(Vec<u8>);
+#[expect(unreachable_pub, reason = "the generated bindings re-export it")]
+pub struct SecretHandle(Vec<u8>);
 
 /// Everything behind one store.
 pub(crate) struct State {

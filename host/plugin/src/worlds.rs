@@ -526,6 +526,12 @@ impl CredentialHelper {
         &self.plugin.callee.identity
     }
 
+    /// What it has been granted.
+    #[must_use]
+    pub fn grants(&self) -> &Grants {
+        &self.plugin.callee.grants
+    }
+
     /// Whether it says that it can serve a registry: `*`, `*.domain`, or the very name.
     #[must_use]
     pub fn serves(&self, registry: &str) -> bool {

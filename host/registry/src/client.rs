@@ -1,11 +1,13 @@
 //! The client: what it was told, and what it has learnt about each registry.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::OnceCell;
 
 use crate::auth::{Credentials, Session};
+use crate::error::Error;
 use crate::transport::Endpoint;
 
 /// What the user may choose.
@@ -13,6 +15,8 @@ use crate::transport::Endpoint;
 pub struct Settings {
     /// Registries that may speak plain HTTP or show any certificate, as `host[:port]`.
     pub insecure: BTreeSet<String>,
+    /// Files with roots beyond the machine's, PEM.
+    pub extra_roots: Vec<PathBuf>,
 }
 
 /// A client of any number of registries; clones share what has been learnt.
@@ -32,11 +36,14 @@ impl std::fmt::Debug for Client {
 }
 
 impl Client {
-    /// A client that sends through `http` and asks `credentials` who the user is.
-    #[must_use]
-    pub fn new(http: http::Client, credentials: Arc<dyn Credentials>, settings: Settings) -> Self {
+    /// A client that asks `credentials` who the user is.
+    ///
+    /// # Errors
+    /// When a file with roots cannot be read.
+    pub fn new(credentials: Arc<dyn Credentials>, settings: Settings) -> Result<Self, Error> {
+        let http = http::Client::new(&http::Settings { extra_roots: settings.extra_roots.clone() })?;
         let (endpoints, session) = (Arc::default(), Arc::default());
-        Self { http, credentials, settings: Arc::new(settings), endpoints, session }
+        Ok(Self { http, credentials, settings: Arc::new(settings), endpoints, session })
     }
 
     /// The cell that holds what is known of a registry.

@@ -1,0 +1,246 @@
+//! From layers and configuration to an image, and from there to where it is wanted.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use futures_util::future::try_join_all;
+use futures_util::stream::BoxStream;
+use image::{
+    ArchiveFormat, ArchiveSink, Document, LayoutSink, RegistrySink, Sink, Source, StoreSink, StoreSource,
+};
+use oci::media_type::Compression;
+use oci::{Descriptor, DiffId, Digest, ImageConfig, Reference, describe};
+use registry::Bytes;
+
+use crate::error::Error;
+use crate::event::Event;
+use crate::planner::Planned;
+use crate::request::{BuildOutput, BuildRequest, Output, Tools};
+use crate::solve::{Solved, Solver};
+
+mod files;
+
+/// Makes the image's documents and writes every output.
+pub(crate) async fn export(
+    request: &BuildRequest,
+    tools: &Tools,
+    solver: &Arc<Solver>,
+    planned: &Planned,
+    target: Option<Solved>,
+) -> Result<BuildOutput, Error> {
+    let layers: Vec<DiffId> = target.as_ref().map(|solved| solved.layers.to_vec()).unwrap_or_default();
+    let config = config(request, planned, solver, &layers).await?;
+    let blobs = try_join_all(layers.iter().map(|layer| blob(solver, tools, *layer, request))).await?;
+    let store = &tools.store;
+    let json = |error: serde_json::Error| Error::Request(error.to_string());
+    let config_text = serde_json::to_vec(&config).map_err(json)?;
+    let config_digest = store.write_blob(&config_text)?;
+    let config_descriptor = describe(request.format.config(), config_digest, config_text.len() as u64);
+    let mut manifest = oci::manifest(request.format.manifest(), config_descriptor, blobs);
+    if !request.annotations.is_empty() {
+        manifest.set_annotations(Some(request.annotations.iter().cloned().collect()));
+    }
+    let text = serde_json::to_vec(&manifest).map_err(json)?;
+    let digest = store.write_blob(&text)?;
+    let mut descriptor = describe(request.format.manifest(), digest, text.len() as u64);
+    descriptor.set_platform(Some((&config.platform()).into()));
+    let document = Document { descriptor: descriptor.clone(), bytes: text };
+    let source: Arc<dyn Source> =
+        Arc::new(Origins { store: StoreSource::at(store, descriptor.clone()), from: base_reference(solver, &layers) });
+    for output in &request.outputs {
+        write(request, tools, solver, &source, &document, &layers, output).await?;
+    }
+    if request.outputs.is_empty() {
+        let sink = StoreSink::new(store, request.tags.clone());
+        sink.document(&document, true).await?;
+    }
+    Ok(BuildOutput { digest, config_digest, descriptor, tags: request.tags.clone(), cached: solver.counts() })
+}
+
+/// The store's image, whose base layers a registry may have.
+struct Origins {
+    store: StoreSource,
+    from: Option<Reference>,
+}
+
+impl Source for Origins {
+    fn root(&self) -> image::Later<'_, Result<Document, image::Error>> {
+        self.store.root()
+    }
+
+    fn document<'f>(&'f self, descriptor: &'f Descriptor) -> image::Later<'f, Result<Vec<u8>, image::Error>> {
+        self.store.document(descriptor)
+    }
+
+    fn open<'f>(
+        &'f self,
+        descriptor: &'f Descriptor,
+    ) -> image::Later<'f, Result<BoxStream<'static, std::io::Result<Bytes>>, image::Error>> {
+        self.store.open(descriptor)
+    }
+
+    fn reference(&self) -> Option<&Reference> {
+        self.from.as_ref()
+    }
+}
+
+/// The repository that base layers came from, for mounting them from there.
+fn base_reference(solver: &Solver, layers: &[DiffId]) -> Option<Reference> {
+    layers.iter().find_map(|layer| solver.lookups().layer_source(*layer)?.source.reference().cloned())
+}
+
+/// The image's configuration: what the stages made of it, and how each layer came to be.
+async fn config(
+    request: &BuildRequest,
+    planned: &Planned,
+    solver: &Arc<Solver>,
+    layers: &[DiffId],
+) -> Result<ImageConfig, Error> {
+    let mut config = planned.config.clone();
+    config.rootfs.diff_ids = layers.to_vec();
+    for (name, value) in &request.labels {
+        config.config.labels.insert(name.clone(), value.clone());
+    }
+    config.history.clone_from(&planned.base_history);
+    let mut times = Vec::new();
+    for (_, vertex) in &planned.history {
+        times.push(match vertex {
+            Some(id) => solver.solve(*id).await?.created,
+            None => None,
+        });
+    }
+    // A line without a layer has the time of the layer below it; those before the first, that of the first.
+    let base = planned.base_history.iter().rev().find_map(|line| line.created.clone()).or(planned.base_created.clone());
+    let first = times.iter().flatten().next().cloned();
+    let epoch = solver.epoch().map(crate::time::rfc3339);
+    let mut last = epoch.or(first).or(base).unwrap_or_else(|| crate::time::rfc3339(0));
+    for ((line, _), time) in planned.history.iter().zip(times) {
+        if let Some(time) = time {
+            last = time;
+        }
+        config.history.push(oci::config::History {
+            created: Some(last.clone()),
+            created_by: Some(line.created_by.clone()),
+            comment: line.comment.clone(),
+            empty_layer: line.empty_layer,
+            author: None,
+        });
+    }
+    config.created = Some(last);
+    Ok(config)
+}
+
+/// The blob of a layer as it will be sent: a base image's own, or one in the compression that was asked for.
+async fn blob(solver: &Arc<Solver>, tools: &Tools, layer: DiffId, request: &BuildRequest) -> Result<Descriptor, Error> {
+    solver.fetch(layer).await?;
+    if let Some(origin) = solver.lookups().layer_source(layer) {
+        let kind = origin.descriptor.media_type().to_string();
+        let compression = oci::media_type::compression(&kind).unwrap_or(Compression::Gzip);
+        let digest = oci::digest_of(&origin.descriptor).map_err(|error| Error::Request(error.to_string()))?;
+        if tools.store.has_blob(digest) {
+            return Ok(describe(request.format.layer(compression), digest, origin.descriptor.size()));
+        }
+    }
+    let (store, compression) = (tools.store.clone(), request.compression);
+    let variant = tokio::task::spawn_blocking(move || snapshot::index::variant(&store, layer, compression)).await;
+    let variant = variant.map_err(|error| Error::Request(error.to_string()))??;
+    Ok(describe(request.format.layer(variant.compression), variant.digest, variant.size))
+}
+
+async fn write(
+    request: &BuildRequest,
+    tools: &Tools,
+    solver: &Arc<Solver>,
+    source: &Arc<dyn Source>,
+    document: &Document,
+    layers: &[DiffId],
+    output: &Output,
+) -> Result<(), Error> {
+    let events = &tools.events;
+    let names: Vec<String> = request.tags.iter().map(ToString::to_string).collect();
+    match output {
+        Output::Registry(reference) => {
+            let references = match reference {
+                Some(reference) => vec![reference.clone()],
+                None if request.tags.is_empty() => {
+                    return Err(Error::Request("to push an image it needs a name: give -t REGISTRY/NAME:TAG".into()));
+                }
+                None => request.tags.clone(),
+            };
+            for reference in references {
+                let sink = RegistrySink::new(&tools.registry, reference.clone());
+                let digest = copy(source, &sink, events).await?;
+                events(Event::Note(format!("pushed {reference} ({digest})")));
+            }
+        }
+        Output::Oci { path: Some(path), tar: false } => {
+            copy(source, &LayoutSink::new(path, names)?, events).await?;
+        }
+        Output::Oci { path, .. } => {
+            copy(source, &archive(path.as_deref(), ArchiveFormat::Oci, names)?, events).await?;
+        }
+        Output::Docker(path) => {
+            copy(source, &archive(path.as_deref(), ArchiveFormat::Docker, names)?, events).await?;
+        }
+        Output::Load => load(source, names, events).await?,
+        Output::Local(folder) => files::to_folder(tools, solver, layers, folder).await?,
+        Output::Tar(path) => files::to_tar(tools, solver, layers, path.as_deref()).await?,
+    }
+    let _ = document;
+    Ok(())
+}
+
+async fn copy(source: &Arc<dyn Source>, sink: &dyn Sink, events: &crate::Events) -> Result<Digest, Error> {
+    let report = |copied: &image::Copied| {
+        let how = match copied.how {
+            registry::Pushed::Exists => "is there already",
+            registry::Pushed::Mounted => "mounted from another repository",
+            registry::Pushed::Sent => "sent",
+        };
+        events(Event::Note(format!("{} ({} bytes) {how}", copied.descriptor.digest(), copied.descriptor.size())));
+    };
+    Ok(image::copy(source.clone(), sink, &report).await?)
+}
+
+fn archive(path: Option<&Path>, format: ArchiveFormat, names: Vec<String>) -> Result<ArchiveSink, Error> {
+    Ok(match path {
+        Some(path) => ArchiveSink::create(path, format, names)?,
+        None => ArchiveSink::stream(Box::new(std::io::stdout()), format, names)?,
+    })
+}
+
+/// Pipes the image into `docker load`.
+async fn load(source: &Arc<dyn Source>, names: Vec<String>, events: &crate::Events) -> Result<(), Error> {
+    let failed = |source| Error::Output { place: "docker load".into(), source };
+    let mut child = Command::new("docker")
+        .arg("load")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .map_err(failed)?;
+    let stdin = child.stdin.take().ok_or_else(|| failed(std::io::ErrorKind::BrokenPipe.into()))?;
+    let sink = ArchiveSink::stream(Box::new(stdin), ArchiveFormat::Docker, names)?;
+    let copied = copy(source, &sink, events).await;
+    drop(sink);
+    let status = tokio::task::spawn_blocking(move || child.wait()).await;
+    let status = status.map_err(|error| Error::Request(error.to_string()))?.map_err(failed)?;
+    copied?;
+    if status.success() { Ok(()) } else { Err(Error::Request("docker load did not take the image".into())) }
+}
+
+/// Where a path of an output cannot be written.
+pub(crate) fn at(path: &Path) -> impl Fn(std::io::Error) -> Error {
+    let place = path.display().to_string();
+    move |source| Error::Output { place: place.clone(), source }
+}
+
+/// A file, or standard output.
+pub(crate) fn sink(path: Option<&Path>) -> Result<(Box<dyn Write + Send>, PathBuf), Error> {
+    Ok(match path {
+        Some(path) => (Box::new(std::io::BufWriter::new(fs::File::create(path).map_err(at(path))?)), path.to_owned()),
+        None => (Box::new(std::io::stdout()), PathBuf::from("-")),
+    })
+}

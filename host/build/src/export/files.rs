@@ -1,0 +1,167 @@
+//! An image's files instead of the image: in a folder, or in one tar.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use oci::DiffId;
+use oci::media_type::Compression;
+use oci::tree::{self, Entry, Kind, Tree};
+use snapshot::assemble::{self, Body, Part};
+use snapshot::compress::{self, Level};
+
+use super::{at, sink};
+use crate::error::Error;
+use crate::request::Tools;
+use crate::solve::Solver;
+
+/// The tree as one layer: sorted, each file with its bytes from the layer that has it.
+async fn flatten(tools: &Tools, solver: &Arc<Solver>, layers: &[DiffId]) -> Result<DiffId, Error> {
+    for layer in layers {
+        solver.fetch(*layer).await?;
+    }
+    let (store, layers) = (tools.store.clone(), layers.to_vec());
+    let work = move || -> Result<DiffId, Error> {
+        let tree = snapshot::index::tree(&store, &layers)?;
+        let scratch = store.scratch_folder()?;
+        let parts = parts(&tree, scratch.path());
+        for layer in &layers {
+            let wanted: BTreeSet<tree::Path> = tree
+                .iter()
+                .filter_map(|(_, entry)| match &entry.kind {
+                    Kind::File(file) if file.inode.layer == Some(*layer) => Some(file.inode.path.clone()),
+                    _ => None,
+                })
+                .collect();
+            if wanted.is_empty() {
+                continue;
+            }
+            let folder = scratch.path().join(layer.0.hex());
+            fs::create_dir_all(&folder).map_err(at(&folder))?;
+            let variant = store.variants(*layer).into_iter().next();
+            let blob = variant.map(|variant| store.blob(variant.digest)).unwrap_or_default();
+            assemble::extract(fs::File::open(&blob).map_err(at(&blob))?, &wanted, &folder)?;
+        }
+        Ok(assemble::layer(&store, parts, Compression::Zstd, Level::fast())?)
+    };
+    tokio::task::spawn_blocking(work).await.map_err(|error| Error::Request(error.to_string()))?
+}
+
+fn parts(tree: &Tree, scratch: &Path) -> Vec<Part> {
+    let mut first: BTreeMap<tree::Inode, tree::Path> = BTreeMap::new();
+    let part = |(path, entry): (&tree::Path, &Entry)| {
+        let mut entry = entry.clone();
+        let mut body = None;
+        if let Kind::File(file) = &mut entry.kind {
+            let name = first.entry(file.inode.clone()).or_insert_with(|| path.clone()).clone();
+            if name == *path
+                && let Some(layer) = file.inode.layer
+            {
+                let folder = scratch.join(layer.0.hex());
+                body = Some(Body::Beneath(folder, assemble::extracted(&file.inode.path).into_bytes()));
+            }
+            file.inode = tree::Inode { layer: None, path: name };
+        }
+        Part { path: path.clone(), entry, body }
+    };
+    tree.iter().map(part).collect()
+}
+
+/// Writes the files as a tar.
+pub(super) async fn to_tar(
+    tools: &Tools,
+    solver: &Arc<Solver>,
+    layers: &[DiffId],
+    path: Option<&Path>,
+) -> Result<(), Error> {
+    let layer = flatten(tools, solver, layers).await?;
+    let store = tools.store.clone();
+    let path = path.map(Path::to_owned);
+    let work = move || -> Result<(), Error> {
+        let variant = store.variants(layer).into_iter().next();
+        let blob = variant.map(|variant| store.blob(variant.digest)).unwrap_or_default();
+        let mut plain = compress::reader(fs::File::open(&blob).map_err(at(&blob))?).map_err(at(&blob))?;
+        let (mut out, place) = sink(path.as_deref())?;
+        std::io::copy(&mut plain, &mut out).and_then(|_| out.flush()).map_err(at(&place))
+    };
+    tokio::task::spawn_blocking(work).await.map_err(|error| Error::Request(error.to_string()))?
+}
+
+/// Writes the files into a folder, as this user's: owners and devices are for tars.
+pub(super) async fn to_folder(
+    tools: &Tools,
+    solver: &Arc<Solver>,
+    layers: &[DiffId],
+    folder: &Path,
+) -> Result<(), Error> {
+    let layer = flatten(tools, solver, layers).await?;
+    let (store, folder) = (tools.store.clone(), folder.to_owned());
+    let work = move || -> Result<(), Error> {
+        fs::create_dir_all(&folder).map_err(at(&folder))?;
+        let root = sys::Root::open(&folder).map_err(at(&folder))?;
+        let variant = store.variants(layer).into_iter().next();
+        let blob = variant.map(|variant| store.blob(variant.digest)).unwrap_or_default();
+        let mut modes = Vec::new();
+        let source = compress::reader(fs::File::open(&blob).map_err(at(&blob))?).map_err(at(&blob))?;
+        snapshot::read::entries(source, |item, bytes| {
+            let path = Path::new(std::ffi::OsStr::from_bytes(&item.path));
+            let place = folder.join(path);
+            let failed = |source: std::io::Error| snapshot::Error::Io { path: place.clone(), source };
+            write_entry(&root, path, &place, &item.entry, item.is_link, bytes).map_err(failed)?;
+            if item.entry.is_dir() {
+                modes.push((place, item.entry.mode));
+            }
+            Ok(())
+        })?;
+        for (place, mode) in modes.into_iter().rev() {
+            fs::set_permissions(&place, fs::Permissions::from_mode(mode)).map_err(at(&place))?;
+        }
+        Ok(())
+    };
+    tokio::task::spawn_blocking(work).await.map_err(|error| Error::Request(error.to_string()))?
+}
+
+/// The folder may hold links of an earlier build, so each parent is opened without following one.
+fn write_entry(
+    root: &sys::Root,
+    path: &Path,
+    place: &Path,
+    entry: &Entry,
+    is_link: bool,
+    bytes: &mut dyn Read,
+) -> std::io::Result<()> {
+    use sys::rustix::fs::{AtFlags, Mode, OFlags, linkat, mkdirat, openat, symlinkat, unlinkat};
+    if path.as_os_str().is_empty() {
+        return Ok(());
+    }
+    let (parent, name) = root.parent(path)?;
+    if !entry.is_dir() && fs::symlink_metadata(place).is_ok_and(|meta| !meta.is_dir()) {
+        unlinkat(&parent, name, AtFlags::empty())?;
+    }
+    match &entry.kind {
+        Kind::Dir { .. } => match mkdirat(&parent, name, Mode::from_raw_mode(0o755)) {
+            Ok(()) | Err(sys::rustix::io::Errno::EXIST) => Ok(()),
+            Err(error) => Err(error.into()),
+        },
+        Kind::File(file) if is_link => {
+            let (from, from_name) = root.parent(Path::new(std::ffi::OsStr::from_bytes(&file.inode.path)))?;
+            Ok(linkat(&from, from_name, &parent, name, AtFlags::empty())?)
+        }
+        Kind::File(_) => {
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let mut file = fs::File::from(openat(&parent, name, flags, Mode::from_raw_mode(0o600))?);
+            std::io::copy(bytes, &mut file)?;
+            file.set_permissions(fs::Permissions::from_mode(entry.mode & 0o777))?;
+            let time = std::time::UNIX_EPOCH
+                + std::time::Duration::from_secs(u64::try_from(entry.mtime.seconds).unwrap_or(0));
+            file.set_modified(time)
+        }
+        Kind::Symlink(target) => Ok(symlinkat(std::ffi::OsStr::from_bytes(target), &parent, name)?),
+        // Devices and pipes are the machine's business; a tar has them.
+        Kind::Char(..) | Kind::Block(..) | Kind::Fifo | Kind::Whiteout => Ok(()),
+    }
+}

@@ -1,0 +1,356 @@
+//! What each step's result depends on, as named components; the policy's word on them; the keys.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use cache::Keys;
+use context::Context;
+use context::pattern::Matcher;
+use oci::Digest;
+use oci::tree::{Kind, Time, Tree};
+use plan::graph::{CopyStep, Graph, Origin, RunStep, Vertex, VertexId, VertexOp};
+use plan::key::{Component, Decision, Frame, Key, Step};
+use plan::op::{CopySource, MountKind, Op};
+use plugin::grant::Request as Grant;
+use plugin::{CachePolicy, Grants};
+
+use crate::error::Error;
+use crate::event::{Event, Events};
+use crate::op::copy::{self, How, Source};
+use crate::op::mode::Mode;
+use crate::resolve::Lookups;
+
+/// What the policy made of a step.
+#[derive(Clone, Debug)]
+pub(crate) struct StepKeys {
+    /// None: it runs each time.
+    pub(crate) keys: Option<Keys>,
+    /// What stands for the step where another depends on it.
+    pub(crate) definition: Key,
+    /// The policy's words.
+    pub(crate) reason: Option<String>,
+}
+
+/// Keys of every step, in order.
+pub(crate) async fn all(
+    graph: &Graph,
+    lookups: &Lookups,
+    policy: &CachePolicy,
+    epoch: Option<u64>,
+    events: &Events,
+) -> Result<Vec<StepKeys>, Error> {
+    let mut all: Vec<StepKeys> = Vec::with_capacity(graph.vertices.len());
+    let mut digests = Digests::default();
+    for (at, vertex) in graph.vertices.iter().enumerate() {
+        let (components, op, platform) = match &vertex.op {
+            VertexOp::Image(image) => {
+                let layers: Vec<String> = image.layers.iter().map(ToString::to_string).collect();
+                let frame = Frame::new("image").field(image.platform.to_string().as_bytes());
+                let definition = Key(frame.list(layers.iter().map(String::as_bytes)).finish());
+                all.push(StepKeys { keys: None, definition, reason: None });
+                continue;
+            }
+            VertexOp::Run(step) => (
+                run_components(step, vertex, &all, lookups, &mut digests).await?,
+                Op::Run(step.op.clone()),
+                step.platform.clone(),
+            ),
+            VertexOp::Copy(step) => (
+                copy_components(step, vertex, &all, lookups, &mut digests).await?,
+                Op::Copy(step.op.clone()),
+                oci::Platform::host(),
+            ),
+            VertexOp::Mkdir(op) => {
+                let owner = op.owner.clone().unwrap_or_default();
+                let text = format!("{}\0{owner}\0{:o}", op.path, op.mode);
+                let components = vec![Component::text("op", text), parent(vertex, &all)];
+                (components, Op::Mkdir(op.clone()), oci::Platform::host())
+            }
+        };
+        let step = Step {
+            stage: vertex.stage.clone(),
+            index: u32::try_from(vertex.index).unwrap_or(u32::MAX),
+            op,
+            platform,
+            components,
+            base: vertex.base.clone(),
+            source_date_epoch: epoch,
+        };
+        all.push(decide(policy, step, vertex, VertexId(at), events).await?);
+    }
+    Ok(all)
+}
+
+async fn decide(
+    policy: &CachePolicy,
+    step: Step,
+    vertex: &Vertex,
+    id: VertexId,
+    events: &Events,
+) -> Result<StepKeys, Error> {
+    let span = vertex.span.clone();
+    let plugin = |source| Error::Plugin { source, span: span.clone() };
+    let verdict = policy.decide(&step).await.map_err(plugin)?;
+    for diagnostic in &verdict.diagnostics {
+        events(Event::Diagnostic(diagnostic.clone()));
+    }
+    if verdict.diagnostics.iter().any(|d| d.severity == plan::Severity::Error) {
+        return Err(Error::Invalid(verdict.diagnostics));
+    }
+    match verdict.decision {
+        Decision::Never => {
+            // It gives something else each time, and so does what depends on it: a key that never comes again.
+            let unique = format!("{}\0{}\0{:?}", std::process::id(), id.0, std::time::SystemTime::now());
+            let definition = Key(Frame::new("never").field(unique.as_bytes()).finish());
+            Ok(StepKeys { keys: None, definition, reason: verdict.reason })
+        }
+        Decision::Keyed(edit) => {
+            if !edit.drop.is_empty() {
+                let grants: &Grants = policy.grants();
+                grants.require(&policy.identity().name, Grant::DropInputs).map_err(|refusal| plugin(refusal.into()))?;
+            }
+            let keys = Keys::new(step.components, &edit, policy.identity().digest)
+                .map_err(|error| Error::Step { step: vertex.name.clone(), reason: error.to_string(), span })?;
+            Ok(StepKeys { definition: keys.definition, keys: Some(keys), reason: verdict.reason })
+        }
+    }
+}
+
+fn parent(vertex: &Vertex, all: &[StepKeys]) -> Component {
+    match vertex.parent {
+        Some(id) => Component::digest("parent", all[id.0].definition.0),
+        None => Component::text("parent", "scratch"),
+    }
+}
+
+/// What an origin is, for the key of what is taken from it.
+fn origin(from: Option<&Origin>, all: &[StepKeys]) -> Option<Digest> {
+    match from? {
+        Origin::Vertex(id) => Some(all[id.0].definition.0),
+        Origin::Scratch => Some(Frame::new("scratch").finish()),
+        Origin::Context(_) => None,
+    }
+}
+
+async fn run_components(
+    step: &RunStep,
+    vertex: &Vertex,
+    all: &[StepKeys],
+    lookups: &Lookups,
+    digests: &mut Digests,
+) -> Result<Vec<Component>, Error> {
+    let op = &step.op;
+    let mut frame = Frame::new("run").list(op.argv.iter().map(String::as_bytes));
+    frame = frame.field(op.stdin.as_deref().unwrap_or_default()).field(format!("{:?}", op.network).as_bytes());
+    let mut components = vec![
+        Component::text("platform", step.platform.to_string()),
+        parent(vertex, all),
+        Component::text("user", step.user.clone()),
+        Component::text("working-dir", step.working_dir.clone()),
+    ];
+    for (name, value) in &step.env {
+        components.push(Component::text(format!("env:{name}"), value.clone()));
+    }
+    for (number, (mount, from)) in op.mounts.iter().zip(&step.mount_origins).enumerate() {
+        let target = mount.target.clone().unwrap_or_default();
+        // What is mounted where; what a cache or a secret holds is no part of the key.
+        let description = match &mount.kind {
+            MountKind::Bind { source, writable, .. } => format!("bind\0{source}\0{writable}"),
+            MountKind::Cache(cache) => format!("cache\0{}\0{}", cache.id, cache.read_only),
+            MountKind::Tmpfs(size) => format!("tmpfs\0{size:?}"),
+            MountKind::Secret(secret) => {
+                format!("secret\0{}\0{}\0{}\0{:?}", secret.id, secret.as_file, secret.mode, secret.as_env)
+            }
+            MountKind::Ssh { id, .. } => format!("ssh\0{id}"),
+            MountKind::File { content, mode } => format!("file\0{}\0{mode}", Digest::of(content)),
+        };
+        frame = frame.field(target.as_bytes()).field(description.as_bytes());
+        if let MountKind::Bind { source, .. } = &mount.kind {
+            let name = format!("mount:{target}#{number}");
+            let digest = match (origin(from.as_ref(), all), from) {
+                (Some(digest), _) => digest,
+                (None, Some(Origin::Context(context))) => {
+                    let context = lookups.context(context.as_deref()).await?;
+                    let sources = [bind_source(&context, source)];
+                    digests.content(&context, &sources, &how("/", None, Matcher::default(), false), vertex).await?
+                }
+                (None, _) => continue,
+            };
+            components.push(Component::digest(name, digest));
+        }
+    }
+    components.push(Component { value: Some(op.argv.join(" ")), ..Component::digest("op", frame.finish()) });
+    Ok(components)
+}
+
+/// A path of a context as something to copy to the root of a tree of its own.
+pub(crate) fn bind_source(context: &Context, path: &str) -> Source {
+    let escaped: String = path.chars().flat_map(|c| if "*?[\\".contains(c) { vec!['\\', c] } else { vec![c] }).collect();
+    Source { tree: Arc::new(context.tree.clone()), patterns: vec![escaped], archives: BTreeMap::new(), number: 0 }
+}
+
+/// A copy whose destination is known and whose owner does not matter.
+pub(crate) fn how(destination: &str, mode: Option<Mode>, exclude: Matcher, parents: bool) -> How {
+    How { destination: destination.to_owned(), owner: None, mode, exclude, parents, now: Time::default() }
+}
+
+async fn copy_components(
+    step: &CopyStep,
+    vertex: &Vertex,
+    all: &[StepKeys],
+    lookups: &Lookups,
+    digests: &mut Digests,
+) -> Result<Vec<Component>, Error> {
+    let op = &step.op;
+    let mut frame = Frame::new("copy")
+        .field(step.destination.as_bytes())
+        .field(op.chown.as_deref().unwrap_or("\0").as_bytes())
+        .field(op.chmod.as_deref().unwrap_or("\0").as_bytes())
+        .list(op.exclude.iter().map(String::as_bytes))
+        .field(&[u8::from(op.link), u8::from(op.parents)]);
+    let mut components = Vec::new();
+    for (source, from) in op.sources.iter().zip(&step.origins) {
+        match source {
+            CopySource::Context { patterns, unpack } => {
+                frame = frame.field(b"context").list(patterns.iter().map(String::as_bytes)).field(&[u8::from(*unpack)]);
+                let context = lookups.context(None).await?;
+                add_content(&mut components, &context, patterns, "context:", op, digests, vertex).await?;
+            }
+            CopySource::Stage { patterns, .. } => {
+                frame = frame.field(b"stage").list(patterns.iter().map(String::as_bytes));
+                match (origin(from.as_ref(), all), from) {
+                    (Some(digest), _) => {
+                        let name = format!("stage:{}", components.len());
+                        components.push(Component::digest(name, digest));
+                    }
+                    (None, Some(Origin::Context(name))) => {
+                        let context = lookups.context(name.as_deref()).await?;
+                        let prefix = format!("context {}:", name.as_deref().unwrap_or_default());
+                        add_content(&mut components, &context, patterns, &prefix, op, digests, vertex).await?;
+                    }
+                    (None, _) => {}
+                }
+            }
+            CopySource::Inline(files) => {
+                for file in files {
+                    let digest = Digest::of(&file.content);
+                    components.push(Component::digest(format!("inline:{}#{}", file.name, components.len()), digest));
+                }
+            }
+            CopySource::Http { .. } | CopySource::Git(_) => {}
+        }
+    }
+    components.push(Component { value: None, ..Component::digest("op", frame.finish()) });
+    // A linked copy looks at nothing below, unless for the number of a name.
+    let looks_below = !op.link || op.chown.as_deref().is_some_and(crate::op::owner::needs_files);
+    if looks_below {
+        components.push(parent(vertex, all));
+    }
+    Ok(components)
+}
+
+/// One component for each pattern, by what it selects now.
+async fn add_content(
+    components: &mut Vec<Component>,
+    context: &Arc<Context>,
+    patterns: &[String],
+    prefix: &str,
+    op: &plan::op::CopyOp,
+    digests: &mut Digests,
+    vertex: &Vertex,
+) -> Result<(), Error> {
+    let exclude = Matcher::new(op.exclude.iter().map(String::as_str))?;
+    let tree = Arc::new(context.tree.clone());
+    for pattern in patterns {
+        let source = Source { tree: tree.clone(), patterns: vec![pattern.clone()], archives: BTreeMap::new(), number: 0 };
+        let how = how("/", None, exclude.clone(), op.parents);
+        let digest = digests.content(context, &[source], &how, vertex).await?;
+        components.push(Component::digest(format!("{prefix}{pattern}#{}", components.len()), digest));
+    }
+    Ok(())
+}
+
+/// Digests of context files, each read once a build.
+#[derive(Default)]
+struct Digests {
+    files: BTreeMap<(std::path::PathBuf, oci::tree::Path), Digest>,
+}
+
+impl Digests {
+    /// The digest of what a copy would take, without times: two contexts that would give the same files are the same.
+    async fn content(
+        &mut self,
+        context: &Arc<Context>,
+        sources: &[Source],
+        how: &How,
+        vertex: &Vertex,
+    ) -> Result<Digest, Error> {
+        let failed = |reason: String| Error::Step { step: vertex.name.clone(), reason, span: vertex.span.clone() };
+        let planned = copy::plan(sources, how, &Tree::default()).map_err(failed)?;
+        let wanted: Vec<oci::tree::Path> = planned
+            .iter()
+            .filter_map(|planned| planned.origin.as_ref())
+            .map(|origin| origin.inode.path.clone())
+            .filter(|path| !self.files.contains_key(&(context.folder.clone(), path.clone())))
+            .collect();
+        let folder = context.folder.clone();
+        let read = tokio::task::spawn_blocking(move || digest_files(&folder, wanted)).await;
+        for (path, digest) in read.map_err(|error| failed(error.to_string()))?.map_err(failed)? {
+            self.files.insert((context.folder.clone(), path), digest);
+        }
+        let mut frame = Frame::new("files");
+        for item in &planned {
+            let entry = &item.entry;
+            frame = frame.field(&item.path).field(&entry.mode.to_le_bytes());
+            frame = match &entry.kind {
+                Kind::File(file) => match &item.origin {
+                    Some(origin) => {
+                        let digest = self.files.get(&(context.folder.clone(), origin.inode.path.clone()));
+                        frame.field(b"file").field(digest.map_or(&[][..], |digest| digest.as_bytes()))
+                    }
+                    None => frame.field(b"link").field(&file.inode.path),
+                },
+                Kind::Symlink(target) => frame.field(b"symlink").field(target),
+                kind => frame.field(format!("{kind:?}").as_bytes()),
+            };
+            for (name, value) in &entry.xattrs {
+                frame = frame.field(name.as_bytes()).field(value);
+            }
+        }
+        Ok(frame.finish())
+    }
+}
+
+/// Reads files side by side.
+fn digest_files(folder: &Path, wanted: Vec<oci::tree::Path>) -> Result<Vec<(oci::tree::Path, Digest)>, String> {
+    let root = sys::Root::open(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    let threads = std::thread::available_parallelism().map_or(2, usize::from);
+    let size = wanted.len().div_ceil(threads).max(1);
+    let read = |path: &oci::tree::Path| -> Result<(oci::tree::Path, Digest), String> {
+        let relative = Path::new(std::ffi::OsStr::from_bytes(path));
+        let failed = |error: std::io::Error| format!("{}: {error}", folder.join(relative).display());
+        let mut file = root.read(relative).map_err(failed)?;
+        let mut hasher = oci::Hasher::default();
+        let mut buffer = vec![0; 128 << 10];
+        loop {
+            match file.read(&mut buffer).map_err(failed)? {
+                0 => return Ok((path.clone(), hasher.finish())),
+                length => hasher.update(&buffer[..length]),
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        let parts: Vec<_> = wanted
+            .chunks(size)
+            .map(|part| scope.spawn(|| part.iter().map(read).collect::<Result<Vec<_>, String>>()))
+            .collect();
+        let mut all = Vec::new();
+        for part in parts {
+            all.extend(part.join().map_err(|_| "reading the context failed".to_owned())??);
+        }
+        Ok(all)
+    })
+}

@@ -1,0 +1,103 @@
+//! What an instruction plugin sees of the stage above its instruction.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use dockerfile::Line;
+use oci::{ImageConfig, Platform};
+use plan::Span;
+use plan::op::{ConfigField, ExpandError, Expanded, Expansion, Stage};
+
+use super::scope::Variables;
+
+/// The state of a stage at an instruction.
+#[derive(Clone)]
+pub(super) struct StageView {
+    pub(super) config: ImageConfig,
+    pub(super) variables: Variables,
+    /// Declared arguments in order, with what they had then.
+    pub(super) arguments: Vec<(String, Option<String>)>,
+    pub(super) set: BTreeSet<&'static str>,
+    pub(super) line: Line,
+    pub(super) shared: Arc<Shared>,
+    /// Which stage it is.
+    pub(super) stage: usize,
+    /// What the stage is built for.
+    pub(super) platform: Platform,
+}
+
+/// What all stages share.
+pub(super) struct Shared {
+    pub(super) build_platform: Platform,
+    pub(super) globals: Variables,
+    pub(super) build_args: Vec<(String, String)>,
+    pub(super) stage_names: Vec<Option<String>>,
+}
+
+impl Shared {
+    pub(super) fn given(&self, name: &str) -> Option<&str> {
+        self.build_args.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The stage above `below` that a name or number means.
+    pub(super) fn stage(&self, name: &str, below: usize) -> Option<usize> {
+        let lower = name.to_lowercase();
+        let by_name = self.stage_names[..below].iter().rposition(|known| known.as_deref() == Some(&lower));
+        by_name.or_else(|| name.parse().ok().filter(|number| *number < below))
+    }
+}
+
+impl Stage for StageView {
+    fn config(&self) -> &ImageConfig {
+        &self.config
+    }
+
+    fn target_platform(&self) -> &Platform {
+        &self.platform
+    }
+
+    fn build_platform(&self) -> &Platform {
+        &self.shared.build_platform
+    }
+
+    fn variable(&self, name: &str) -> Option<String> {
+        self.variables.get(name).map(str::to_owned)
+    }
+
+    fn argument(&self, name: &str, default: Option<&str>) -> Option<String> {
+        let given = self.shared.given(name).or(default).or_else(|| self.shared.globals.get(name));
+        given.map(str::to_owned)
+    }
+
+    fn is_set(&self, field: ConfigField) -> bool {
+        self.set.contains(match field {
+            ConfigField::Cmd => "cmd",
+            ConfigField::Entrypoint => "entrypoint",
+            ConfigField::Healthcheck => "healthcheck",
+        })
+    }
+
+    fn expand(&self, text: &str, how: Expansion) -> Result<Expanded, ExpandError> {
+        self.variables.expand(text, self.line.instruction.escape, how)
+    }
+
+    fn split(&self, text: &str) -> Vec<String> {
+        dockerfile::split_words(text, self.line.instruction.escape)
+    }
+
+    fn build_args(&self) -> Vec<(String, String)> {
+        let value = |(name, value): &(String, Option<String>)| {
+            let now = self.variables.get(name).map(str::to_owned).or_else(|| value.clone());
+            (name.clone(), now.unwrap_or_default())
+        };
+        self.arguments.iter().map(value).collect()
+    }
+
+    fn locate(&self, start: u32, end: u32) -> Span {
+        self.line.locate(start as usize, end as usize)
+    }
+
+    fn resolve_stage(&self, name: &str) -> Option<String> {
+        self.shared.stage(name, self.stage).map(|stage| stage.to_string())
+    }
+}

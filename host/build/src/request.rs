@@ -1,0 +1,131 @@
+//! What is to be built, and with what.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use context::Context;
+use image::Location;
+use oci::media_type::{Compression, Format};
+use oci::{Platform, Reference};
+use plugin::{CachePolicy, Instructions};
+use store::Store;
+
+use crate::event::Events;
+
+/// What is to be built.
+#[derive(Clone, Debug)]
+pub struct BuildRequest {
+    /// The build file's name, for messages.
+    pub file_name: String,
+    /// Its text.
+    pub file: String,
+    /// A stage's name or number; none: the last.
+    pub target: Option<String>,
+    /// None: this machine's.
+    pub platform: Option<Platform>,
+    /// `--build-arg`.
+    pub build_args: Vec<(String, String)>,
+    /// `--label`.
+    pub labels: Vec<(String, String)>,
+    /// `--annotation`: on the manifest.
+    pub annotations: Vec<(String, String)>,
+    /// The build context.
+    pub context: ContextSource,
+    /// `--build-context`, by name.
+    pub named_contexts: BTreeMap<String, NamedContext>,
+    /// `--secret`, by id.
+    pub secrets: BTreeMap<String, Vec<u8>>,
+    /// Run every step.
+    pub no_cache: bool,
+    /// Ask the registry even for what the store has.
+    pub pull: bool,
+    /// `-t`.
+    pub tags: Vec<Reference>,
+    /// Where the image goes; none: it stays in the store.
+    pub outputs: Vec<Output>,
+    /// Steps at the same time.
+    pub jobs: usize,
+    /// Certificates that commands shall trust.
+    pub ca_bundle: Option<Vec<u8>>,
+    /// Which names the documents bear.
+    pub format: Format,
+    /// How layers are compressed.
+    pub compression: Compression,
+}
+
+/// Where the build context is.
+#[derive(Clone, Debug)]
+pub enum ContextSource {
+    /// A folder, and the build file whose ignore rules come first.
+    Folder(PathBuf, Option<PathBuf>),
+    /// Read already.
+    Loaded(Arc<Context>),
+}
+
+/// What a name means instead of an image.
+#[derive(Clone, Debug)]
+pub enum NamedContext {
+    /// A folder.
+    Folder(PathBuf),
+    /// An image.
+    Image(Location),
+}
+
+/// Where an image goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// To each of its tags' registries, or this one.
+    Registry(Option<Reference>),
+    /// An OCI layout: a tar, or a folder.
+    Oci {
+        /// None: standard output.
+        path: Option<PathBuf>,
+        /// Whether a tar.
+        tar: bool,
+    },
+    /// An archive for `docker load`; none: standard output.
+    Docker(Option<PathBuf>),
+    /// Its files, in a folder.
+    Local(PathBuf),
+    /// Its files, in a tar; none: standard output.
+    Tar(Option<PathBuf>),
+    /// To `docker load`.
+    Load,
+}
+
+/// What a build is done with.
+#[derive(Clone)]
+pub struct Tools {
+    /// Where everything is kept.
+    pub store: Store,
+    /// Registries.
+    pub registry: registry::Client,
+    /// Who gives instructions their meaning, the first that handles a keyword wins.
+    pub instructions: Vec<Instructions>,
+    /// Who decides about cache keys.
+    pub policy: CachePolicy,
+    /// Who is told what happens.
+    pub events: Events,
+}
+
+impl std::fmt::Debug for Tools {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tools").field("store", &self.store).finish_non_exhaustive()
+    }
+}
+
+/// What a build gave.
+#[derive(Clone, Debug)]
+pub struct BuildOutput {
+    /// Of the manifest.
+    pub digest: oci::Digest,
+    /// Of the configuration.
+    pub config_digest: oci::Digest,
+    /// The manifest's descriptor.
+    pub descriptor: oci::Descriptor,
+    /// The image's names.
+    pub tags: Vec<Reference>,
+    /// Steps that were found in the cache, and all.
+    pub cached: (usize, usize),
+}

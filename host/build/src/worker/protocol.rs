@@ -1,0 +1,129 @@
+//! What build and worker say to each other: frames of a length and a message, on a socket pair.
+
+use std::io::{self, Read, Write};
+use std::path::PathBuf;
+
+use executor::{Mount, Network};
+use oci::DiffId;
+use oci::media_type::Compression;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use snapshot::assemble::Part;
+use store::Flavour;
+
+pub use executor::spec::Exit;
+
+/// A frame may not be longer; files that are copied from the build file are what it is for.
+const LONGEST: usize = 1 << 30;
+
+/// What the build asks for.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Request {
+    pub(super) id: u64,
+    pub(super) task: Task,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Task {
+    /// Unpack a layer's blob to its tree.
+    Unpack { layer: DiffId, blob: PathBuf },
+    /// Run a command and make a layer of what it changed.
+    Run(Box<RunRequest>),
+    /// Make a layer of parts that lie in trees.
+    Assemble { parts: Vec<Part>, compression: Compression, fast: bool },
+    /// Make an empty directory, for a new cache mount.
+    MakeDirectory { path: PathBuf, uid: u32, gid: u32, mode: u32, seed: Option<(DiffId, PathBuf)> },
+    /// Delete what killed builds have left.
+    Delete(Vec<PathBuf>),
+    /// Stop what a task is doing.
+    Cancel(u64),
+}
+
+/// A command, and what becomes of its changes.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct RunRequest {
+    /// Folder for the step's own trees; the worker empties it.
+    pub scratch: PathBuf,
+    /// Trees of the root, topmost first.
+    pub lowers: Vec<PathBuf>,
+    /// Program and arguments.
+    pub argv: Vec<String>,
+    /// The command's input.
+    pub stdin: Option<Vec<u8>>,
+    /// The whole environment.
+    pub env: Vec<(String, String)>,
+    /// `user[:group]`.
+    pub user: String,
+    /// Made if it is not there.
+    pub working_dir: String,
+    /// Mounted in this order.
+    pub mounts: Vec<Mount>,
+    /// Which network it sees.
+    pub network: Network,
+    /// For /etc/resolv.conf.
+    pub resolv_conf: Vec<u8>,
+    /// How its layer is compressed.
+    pub compression: Compression,
+    /// Whether the layer stays on this machine.
+    pub fast: bool,
+}
+
+/// What the worker says.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Reply {
+    /// It has its namespaces and waits for its user mapping.
+    WantsMapping,
+    /// It is set up.
+    Ready(Result<(), String>),
+    /// A command printed something.
+    Output { id: u64, is_error: bool, bytes: Vec<u8> },
+    /// A task is done.
+    Done { id: u64, result: Result<Answer, String> },
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Answer {
+    Nothing,
+    Layer(DiffId),
+    /// The command ended otherwise than with 0.
+    Failed(Exit),
+}
+
+/// What the worker is told first.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Start {
+    pub(super) store: PathBuf,
+    pub(super) flavour: Flavour,
+    /// Enter a user namespace and wait for its mapping.
+    pub(super) make_user_namespace: bool,
+    /// Be careful about devices and overlay attributes.
+    pub(super) in_user_namespace: bool,
+}
+
+/// An encoded frame.
+pub(super) fn encode<T: Serialize>(message: &T) -> io::Result<Vec<u8>> {
+    let mut frame = vec![0; 8];
+    frame = postcard::to_extend(message, frame).map_err(io::Error::other)?;
+    let length = (frame.len() - 8) as u64;
+    frame[..8].copy_from_slice(&length.to_le_bytes());
+    Ok(frame)
+}
+
+pub(super) fn write<T: Serialize>(out: &mut impl Write, message: &T) -> io::Result<()> {
+    out.write_all(&encode(message)?)
+}
+
+/// The next message; none at the end.
+pub(super) fn read<T: DeserializeOwned>(source: &mut impl Read) -> io::Result<Option<T>> {
+    let mut length = [0; 8];
+    match source.read_exact(&mut length) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        result => result?,
+    }
+    let length = usize::try_from(u64::from_le_bytes(length)).map_err(io::Error::other)?;
+    if length > LONGEST {
+        return Err(io::Error::other("a message of the worker is too long"));
+    }
+    let mut bytes = vec![0; length];
+    source.read_exact(&mut bytes)?;
+    postcard::from_bytes(&bytes).map(Some).map_err(io::Error::other)
+}

@@ -1,0 +1,328 @@
+//! The worker itself.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use executor::Spec;
+use oci::DiffId;
+use oci::media_type::Compression;
+use snapshot::LayerWriter;
+use snapshot::apply::Abilities;
+use snapshot::compress::Level;
+use store::{Flavour, Store};
+use sys::process::UnshareFlags;
+use sys::rustix::process::{Pid, Signal, kill_process};
+
+use super::protocol::{self, Answer, Exit, Reply, Request, RunRequest, Start, Task};
+
+/// Runs the worker on the socket that is its standard input. Gives the exit code of the process.
+#[must_use]
+pub fn main(arguments: &[String]) -> i32 {
+    if arguments.first().is_some_and(|word| word == "probe") {
+        return i32::from(sys::process::unshare(UnshareFlags::NEWUSER | UnshareFlags::NEWNS).is_err());
+    }
+    let Ok(socket) = sys::process::inherited(0).map(UnixStream::from) else { return 1 };
+    i32::from(serve(socket).is_err())
+}
+
+fn serve(mut socket: UnixStream) -> io::Result<()> {
+    // The build's process, while it is still our parent.
+    if let Some(parent) = sys::rustix::process::getppid() {
+        sys::process::die_with_parent(parent)?;
+    }
+    let Some(start) = protocol::read::<Start>(&mut socket)? else { return Ok(()) };
+    let ready = set_up(&mut socket, &start);
+    let failed = ready.is_err();
+    protocol::write(&mut socket, &Reply::Ready(ready))?;
+    if failed {
+        return Ok(());
+    }
+    let Ok(store) = Store::open(&start.store) else { return Ok(()) };
+    let server = Arc::new(Server {
+        store,
+        flavour: start.flavour,
+        abilities: Abilities { devices: !start.in_user_namespace, user_xattrs: start.in_user_namespace },
+        replies: Mutex::new(socket.try_clone()?),
+        steps: Mutex::default(),
+    });
+    while let Some(Request { id, task }) = protocol::read(&mut socket)? {
+        if let Task::Cancel(id) = task {
+            server.cancel(id);
+            continue;
+        }
+        let server = server.clone();
+        // A step is started by this thread and dies with it, so it lives as long as the step.
+        std::thread::spawn(move || {
+            let result = server.perform(id, task);
+            server.reply(&Reply::Done { id, result });
+        });
+    }
+    // The build has ended: whatever still runs ends with this process.
+    Ok(())
+}
+
+fn set_up(socket: &mut UnixStream, start: &Start) -> Result<(), String> {
+    let during = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
+    if start.make_user_namespace {
+        sys::process::unshare(UnshareFlags::NEWUSER).map_err(during("making a user namespace"))?;
+        protocol::write(socket, &Reply::WantsMapping).map_err(during("the build"))?;
+        protocol::read::<()>(socket).map_err(during("the build"))?;
+        sys::privilege::become_root().map_err(during("becoming root of the user namespace"))?;
+        // Changing numbers has made the kernel forget it (prctl(2), PR_SET_PDEATHSIG).
+        sys::rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+            .map_err(|error| format!("the parent's death: {error}"))?;
+    }
+    sys::process::unshare(UnshareFlags::NEWNS).map_err(during("making a mount namespace"))?;
+    sys::mount::make_private().map_err(during("making mounts private"))?;
+    sys::rustix::process::umask(sys::rustix::fs::Mode::from_raw_mode(0o022));
+    Ok(())
+}
+
+struct Server {
+    store: Store,
+    flavour: Flavour,
+    abilities: Abilities,
+    replies: Mutex<UnixStream>,
+    /// Steps that run, by the task's number.
+    steps: Mutex<BTreeMap<u64, Option<Pid>>>,
+}
+
+impl Server {
+    fn reply(&self, reply: &Reply) {
+        let mut socket = self.replies.lock().unwrap_or_else(PoisonError::into_inner);
+        // A build that is gone needs no answer.
+        let _ = protocol::write(&mut *socket, reply);
+    }
+
+    fn cancel(&self, id: u64) {
+        let mut steps = self.steps.lock().unwrap_or_else(PoisonError::into_inner);
+        // Noted even if it has not started yet.
+        if let Some(Some(pid)) = steps.insert(id, None) {
+            let _ = kill_process(pid, Signal::KILL);
+        }
+    }
+
+    fn perform(&self, id: u64, task: Task) -> Result<Answer, String> {
+        let text = |error: snapshot::Error| error.to_string();
+        match task {
+            Task::Unpack { layer, blob } => self.unpack(layer, &blob).map(|()| Answer::Nothing),
+            Task::Run(request) => {
+                let result = self.run(id, &request);
+                // As this user: what a step wrote may belong to numbers that the build has no right to.
+                let _ = remove(&request.scratch);
+                result
+            }
+            Task::Assemble { parts, compression, fast } => {
+                let level = level(compression, fast);
+                snapshot::assemble::layer(&self.store, parts, compression, level).map(Answer::Layer).map_err(text)
+            }
+            Task::MakeDirectory { path, uid, gid, mode, seed } => {
+                self.make_directory(&path, uid, gid, mode, seed).map(|()| Answer::Nothing)
+            }
+            Task::Delete(paths) => {
+                for path in paths {
+                    let _ = remove(&path);
+                    let _ = fs::remove_dir(&path);
+                    let _ = fs::remove_file(path.with_extension("lock"));
+                }
+                Ok(Answer::Nothing)
+            }
+            Task::Cancel(_) => Ok(Answer::Nothing),
+        }
+    }
+
+    fn unpack(&self, layer: DiffId, blob: &Path) -> Result<(), String> {
+        if self.store.tree(&self.flavour, layer).is_some() {
+            return Ok(());
+        }
+        let text = |error: store::Error| error.to_string();
+        let at = |error: io::Error| format!("{}: {error}", blob.display());
+        // Two builds that need the same layer unpack it once.
+        let _lock = self.store.lock(&format!("tree {layer}")).map_err(text)?;
+        if self.store.tree(&self.flavour, layer).is_some() {
+            return Ok(());
+        }
+        let scratch = self.store.scratch_folder().map_err(text)?;
+        let made = scratch.path().join("tree");
+        let target = made.join("fs");
+        fs::create_dir_all(&target).map_err(at)?;
+        fs::set_permissions(&target, fs::Permissions::from_mode(0o755)).map_err(at)?;
+        let source = fs::File::open(blob).map_err(at)?;
+        let index = snapshot::apply::unpack(source, layer, &target, self.abilities).map_err(|e| e.to_string())?;
+        if self.store.read_index(layer).is_none() {
+            self.store.write_index(layer, &snapshot::index::encode(&index)).map_err(text)?;
+        }
+        self.store.commit_tree(&self.flavour, layer, &made).map_err(text)?;
+        Ok(())
+    }
+
+    fn run(&self, id: u64, request: &RunRequest) -> Result<Answer, String> {
+        let at = |error: io::Error| format!("{}: {error}", request.scratch.display());
+        let tree = request.scratch.join("tree");
+        let (upper, work, root) = (tree.join("fs"), request.scratch.join("work"), request.scratch.join("root"));
+        for folder in [&tree, &upper, &work, &root] {
+            fs::create_dir(folder).map_err(at)?;
+        }
+        // The upper directory is the image's root directory: it starts as what it covers.
+        let lowest = request.lowers.first().and_then(|lower| fs::metadata(lower).ok());
+        let mode = lowest.map_or(0o755, |meta| meta.permissions().mode() & 0o7777);
+        fs::set_permissions(&upper, fs::Permissions::from_mode(mode)).map_err(at)?;
+        let mut lowers = request.lowers.clone();
+        if lowers.is_empty() {
+            // Overlayfs wants something below.
+            let empty = request.scratch.join("empty");
+            fs::create_dir(&empty).map_err(at)?;
+            lowers.push(empty);
+        }
+        let outcome = request.scratch.join("outcome");
+        let spec = Spec {
+            lowers: lowers.clone(),
+            upper: upper.clone(),
+            work,
+            root,
+            outcome: outcome.clone(),
+            argv: request.argv.clone(),
+            env: request.env.clone(),
+            user: request.user.clone(),
+            working_dir: request.working_dir.clone(),
+            mounts: request.mounts.clone(),
+            network: request.network,
+            user_namespace: self.abilities.user_xattrs,
+            hosts: String::new(),
+            resolv_conf: request.resolv_conf.clone(),
+        };
+        let killed = self.execute(id, &spec, request.stdin.as_deref()).map_err(at)?;
+        let Some(outcome) = executor::step::read_outcome(&outcome) else {
+            return Err(if killed { "cancelled".into() } else { "the step's process was killed".into() });
+        };
+        match outcome.result? {
+            Exit::Code(0) => {}
+            exit => return Ok(Answer::Failed(exit)),
+        }
+        remove_stubs(&upper, &outcome.stubs);
+        let level = level(request.compression, request.fast);
+        let writer = LayerWriter::new(&self.store, request.compression, level).map_err(|e| e.to_string())?;
+        let changes = snapshot::diff::Changes { upper: &upper, lowers: &lowers };
+        let layer = snapshot::diff::write(&changes, writer).map_err(|e| e.to_string())?;
+        // What was written is the layer's tree already.
+        self.store.commit_tree(&self.flavour, layer, &tree).map_err(|e| e.to_string())?;
+        Ok(Answer::Layer(layer))
+    }
+
+    /// Runs a step to its end, passing on what it prints; gives whether it was cancelled.
+    fn execute(&self, id: u64, spec: &Spec, input: Option<&[u8]>) -> io::Result<bool> {
+        let mut command = Command::new("/proc/self/exe");
+        command.arg0(executor::STEP).env_clear().current_dir("/");
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn()?;
+        {
+            let mut steps = self.steps.lock().unwrap_or_else(PoisonError::into_inner);
+            let pid = Pid::from_raw(i32::try_from(child.id()).unwrap_or(0));
+            if steps.insert(id, pid).is_some_and(|cancelled| cancelled.is_none()) {
+                child.kill()?;
+            }
+        }
+        let frame = protocol::encode(spec)?;
+        let stdin = child.stdin.take();
+        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                if let Some(mut stdin) = stdin {
+                    // A command that does not read its input is none the worse for it.
+                    let _ = stdin.write_all(&frame).and_then(|()| stdin.write_all(input.unwrap_or_default()));
+                }
+            });
+            if let Some(stdout) = stdout {
+                scope.spawn(move || self.forward(id, false, stdout.into()));
+            }
+            if let Some(stderr) = stderr {
+                scope.spawn(move || self.forward(id, true, stderr.into()));
+            }
+        });
+        child.wait()?;
+        let mut steps = self.steps.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(steps.remove(&id) == Some(None))
+    }
+
+    fn forward(&self, id: u64, is_error: bool, pipe: OwnedFd) {
+        let mut pipe = fs::File::from(pipe);
+        let mut buffer = vec![0; 16 << 10];
+        while let Ok(length @ 1..) = pipe.read(&mut buffer) {
+            self.reply(&Reply::Output { id, is_error, bytes: buffer[..length].to_vec() });
+        }
+    }
+
+    fn make_directory(
+        &self,
+        path: &Path,
+        uid: u32,
+        gid: u32,
+        mode: u32,
+        seed: Option<(DiffId, PathBuf)>,
+    ) -> Result<(), String> {
+        let at = |error: io::Error| format!("{}: {error}", path.display());
+        if path.exists() {
+            return Ok(());
+        }
+        let scratch = self.store.scratch_folder().map_err(|error| error.to_string())?;
+        let made = scratch.path().join("mount");
+        fs::create_dir(&made).map_err(at)?;
+        if let Some((layer, blob)) = seed {
+            let source = fs::File::open(blob).map_err(at)?;
+            snapshot::apply::unpack(source, layer, &made, self.abilities).map_err(|error| error.to_string())?;
+        }
+        std::os::unix::fs::chown(&made, Some(uid), Some(gid)).map_err(at)?;
+        fs::set_permissions(&made, fs::Permissions::from_mode(mode)).map_err(at)?;
+        match fs::rename(&made, path) {
+            // Another build was faster.
+            Err(_) if path.exists() => Ok(()),
+            result => result.map_err(at),
+        }
+    }
+}
+
+fn level(compression: Compression, fast: bool) -> Level {
+    if fast { Level::fast() } else { Level::default_of(compression) }
+}
+
+/// Takes away what was made only to mount on, if the step has left it as it was.
+fn remove_stubs(upper: &Path, stubs: &[String]) {
+    let Ok(root) = sys::Root::open(upper) else { return };
+    for stub in stubs.iter().rev() {
+        let path = Path::new(stub);
+        let Ok((parent, name)) = root.parent(path) else { continue };
+        let Ok(meta) = fs::symlink_metadata(upper.join(path)) else { continue };
+        let flags = if meta.is_dir() {
+            sys::rustix::fs::AtFlags::REMOVEDIR
+        } else if meta.len() == 0 {
+            sys::rustix::fs::AtFlags::empty()
+        } else {
+            continue;
+        };
+        // A directory that is no longer empty stays.
+        let _ = sys::rustix::fs::unlinkat(&parent, name, flags);
+    }
+}
+
+/// Deletes what is in a folder. Mounts in it are in the step's own namespace, which has ended; should one be there all
+/// the same, nothing behind it is touched.
+fn remove(folder: &Path) -> io::Result<()> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+    let below = format!("{}/", folder.display());
+    if mounts.lines().filter_map(|line| line.split(' ').nth(4)).any(|point| point.starts_with(&below)) {
+        return Err(io::Error::other("something is mounted in it"));
+    }
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if fs::symlink_metadata(&path)?.is_dir() { fs::remove_dir_all(&path)? } else { fs::remove_file(&path)? }
+    }
+    Ok(())
+}

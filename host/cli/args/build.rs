@@ -1,0 +1,131 @@
+//! `plywood build` and `plywood plan`, in the habits of `docker buildx build`.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+/// What both building and planning need.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Input {
+    /// The build context: a folder, a tar file (compressed or not), or - for a tar on standard input
+    #[arg(value_name = "CONTEXT")]
+    pub(crate) context: String,
+    /// The Dockerfile, or - for standard input [default: CONTEXT/Dockerfile]
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) file: Option<String>,
+    /// The stage to build, by name or number [default: the last]
+    #[arg(long, value_name = "STAGE")]
+    pub(crate) target: Option<String>,
+    /// What the image shall run on [default: this machine's platform]
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    pub(crate) platform: Option<String>,
+    /// A build argument; a name alone takes the value of the environment
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    pub(crate) build_arg: Vec<String>,
+    /// A folder or image for a name: in FROM, COPY --from and RUN --mount=from
+    #[arg(long, value_name = "NAME=PATH|oci-layout://DIR[:TAG]|docker-image://REF")]
+    pub(crate) build_context: Vec<String>,
+    /// Run every step, whatever the cache has
+    #[arg(long)]
+    pub(crate) no_cache: bool,
+    /// Ask registries for base images, even for those that the store has
+    #[arg(long)]
+    pub(crate) pull: bool,
+}
+
+/// `plywood build`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct BuildArgs {
+    #[command(flatten)]
+    pub(crate) input: Input,
+    /// A name for the image
+    #[arg(short, long, value_name = "NAME[:TAG]")]
+    pub(crate) tag: Vec<String>,
+    /// Text that is put into the image's configuration
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(crate) label: Vec<String>,
+    /// Text that is put on the image's manifest
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(crate) annotation: Vec<String>,
+    /// Where the image goes; without it the image stays in the store:
+    /// type=oci|docker|local|tar|registry[,dest=PATH][,name=REF][,compression=gzip|zstd|none][,oci-mediatypes=BOOL];
+    /// PATH alone is type=local, - is a tar on standard output
+    #[arg(short, long, value_name = "type=TYPE[,dest=PATH]", verbatim_doc_comment)]
+    pub(crate) output: Vec<String>,
+    /// Push the image under its names: -o type=registry
+    #[arg(long)]
+    pub(crate) push: bool,
+    /// Hand the image to `docker load`
+    #[arg(long)]
+    pub(crate) load: bool,
+    /// A secret for RUN --mount=type=secret
+    #[arg(long, value_name = "id=ID[,src=FILE|,env=NAME]")]
+    pub(crate) secret: Vec<String>,
+    /// Let commands trust this machine's certificates; the image does not get them
+    #[arg(long)]
+    pub(crate) ca_inject: bool,
+    /// How progress is shown
+    #[arg(long, value_enum, default_value_t = Progress::Auto)]
+    pub(crate) progress: Progress,
+    /// Show nothing but the image's digest: --progress=quiet
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// Write the image's digest to a file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) iidfile: Option<PathBuf>,
+    /// Write what was built to a file, as JSON
+    #[arg(long, value_name = "FILE")]
+    pub(crate) metadata_file: Option<PathBuf>,
+    /// Steps that run at the same time [default: the number of processors]
+    #[arg(long, value_name = "N")]
+    pub(crate) jobs: Option<usize>,
+    /// Whose media types the image has
+    #[arg(long, value_enum, default_value_t = ImageFormat::Oci)]
+    pub(crate) format: ImageFormat,
+    /// How layers are compressed
+    #[arg(long, value_enum, default_value_t = LayerCompression::Gzip)]
+    pub(crate) compression: LayerCompression,
+    /// Only `false` is supported yet: no provenance is made
+    #[arg(long, value_name = "BOOL", default_value = "false")]
+    pub(crate) provenance: String,
+    /// Only `false` is supported yet: no SBOM is made
+    #[arg(long, value_name = "BOOL", default_value = "false")]
+    pub(crate) sbom: String,
+}
+
+/// `plywood plan`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct PlanArgs {
+    #[command(flatten)]
+    pub(crate) input: Input,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Progress {
+    /// Live on a terminal, plain elsewhere
+    Auto,
+    /// One line after another
+    Plain,
+    /// A live view of the steps
+    Tty,
+    /// One JSON object a line
+    Json,
+    /// Nothing
+    Quiet,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ImageFormat {
+    Oci,
+    Docker,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LayerCompression {
+    Gzip,
+    Zstd,
+    None,
+}

@@ -1,0 +1,71 @@
+//! What can be typed: one file a command. What it means is `request`'s business.
+
+pub(crate) mod build;
+pub(crate) mod image;
+pub(crate) mod plugin;
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+/// Builds container images without a daemon; what instructions, cache keys and credentials mean is up to plugins.
+#[derive(Debug, Parser)]
+#[command(name = "plywood", version, arg_required_else_help = true, after_help = EXIT_CODES)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0      it is done
+  1      it failed
+  2      the command line is wrong
+  1-100  the exit code of the RUN that failed, where it is one of these
+  130    interrupted (SIGINT); 143 terminated (SIGTERM)";
+
+/// For every command.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Global {
+    /// Where images, layers and the cache are kept [default: $PLYWOOD_ROOT, else ~/.local/share/plywood]
+    #[arg(long, global = true, value_name = "DIR", env = "PLYWOOD_ROOT")]
+    pub(crate) root: Option<PathBuf>,
+    /// Your own configuration, which may grant things to plugins [default: ~/.config/plywood/config.toml]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// A registry that may speak plain HTTP or show any certificate (localhost may anyway)
+    #[arg(long, global = true, value_name = "HOST[:PORT]")]
+    pub(crate) insecure_registry: Vec<String>,
+    /// Certificates, PEM, that registries may be signed by, beyond this machine's
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) registry_ca: Vec<PathBuf>,
+    /// A plugin's component: it takes the place of the built-in of its kind, or stands before it
+    #[arg(long = "plugin", global = true, value_name = "FILE.wasm")]
+    pub(crate) plugins: Vec<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Build an image from a Dockerfile
+    Build(Box<build::BuildArgs>),
+    /// Print what a build would run, with cache keys and what would be found
+    Plan(Box<build::PlanArgs>),
+    /// List the images of the store
+    Images,
+    /// Give an image of the store another name
+    Tag(image::TagArgs),
+    /// Take a name from an image of the store
+    Rmi(image::RmiArgs),
+    /// Copy an image between docker://, store:, oci-layout://, oci-archive: and docker-archive:
+    Copy(image::CopyArgs),
+    /// Copy an image from a registry into the store
+    Pull(image::PullArgs),
+    /// Copy an image, from the store if nothing else is said, to a registry
+    Push(image::PushArgs),
+    /// Print an image's manifest and configuration
+    Inspect(image::InspectArgs),
+    /// What the plugins are and may do
+    Plugin(plugin::PluginArgs),
+}

@@ -1,0 +1,80 @@
+//! `plywood build`.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use build::{BuildOutput, BuildRequest, Tools};
+
+use crate::args::Global;
+use crate::args::build::{BuildArgs, Progress};
+use crate::commands::print;
+use crate::render::Renderer;
+use crate::session::Session;
+use crate::surroundings::Process;
+use crate::{report, request};
+
+pub(crate) async fn run(global: &Global, args: &BuildArgs) -> ExitCode {
+    let request = match request::build(args) {
+        Ok(request) => request,
+        Err(error) => return report::failure(&error, None),
+    };
+    let progress = if args.quiet { Progress::Quiet } else { args.progress };
+    let renderer = Renderer::start(progress);
+    let result = perform(global, args, &request, &renderer).await;
+    renderer.finish();
+    match result {
+        Ok(output) => match finish(args, &request, &output) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => report::failure(&error, None),
+        },
+        Err(error) => report::failure(&error, Some((&request.file_name, &request.file))),
+    }
+}
+
+async fn perform(
+    global: &Global,
+    args: &BuildArgs,
+    request: &BuildRequest,
+    renderer: &Renderer,
+) -> Result<BuildOutput> {
+    let session = Session::open(global, request::project(&args.input))?;
+    let process = Arc::new(Process { secrets: request.secrets.clone(), ..Process::default() });
+    let plugins = session.plugins(process.clone()).await?;
+    let tools = Tools {
+        store: session.store.clone(),
+        registry: session.registry(&plugins)?,
+        instructions: plugins.instructions,
+        policy: plugins.policy,
+        events: renderer.events(&request.file_name, &request.file),
+    };
+    let result = build::build(request, &tools).await;
+    for line in process.lines.lock().unwrap_or_else(std::sync::PoisonError::into_inner).drain(..) {
+        (tools.events)(build::Event::Note(line));
+    }
+    Ok(result?)
+}
+
+fn finish(args: &BuildArgs, request: &BuildRequest, output: &BuildOutput) -> Result<()> {
+    if let Some(path) = &args.iidfile {
+        std::fs::write(path, output.digest.to_string()).with_context(|| path.display().to_string())?;
+    }
+    if let Some(path) = &args.metadata_file {
+        let names: Vec<String> = output.tags.iter().map(ToString::to_string).collect();
+        let mut metadata = serde_json::json!({
+            "containerimage.digest": output.digest,
+            "containerimage.config.digest": output.config_digest,
+            "containerimage.descriptor": output.descriptor,
+            "plywood.steps": { "cached": output.cached.0, "all": output.cached.1 },
+        });
+        if !names.is_empty() {
+            metadata["image.name"] = names.join(",").into();
+        }
+        let text = serde_json::to_vec_pretty(&metadata)?;
+        std::fs::write(path, text).with_context(|| path.display().to_string())?;
+    }
+    if !request::uses_stdout(request) {
+        print(&output.digest.to_string());
+    }
+    Ok(())
+}

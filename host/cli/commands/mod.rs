@@ -1,0 +1,38 @@
+//! One command a file: read what was typed, call one thing, print.
+
+mod build;
+mod image;
+mod plan;
+mod plugin;
+
+use std::process::ExitCode;
+
+use crate::args::{Args, Command};
+use crate::report;
+
+pub(crate) async fn run(args: Args) -> ExitCode {
+    let global = &args.global;
+    let result = match &args.command {
+        Command::Build(args) => return build::run(global, args).await,
+        Command::Plan(args) => return plan::run(global, args).await,
+        Command::Images => image::images(global),
+        Command::Tag(args) => image::tag(global, args),
+        Command::Rmi(args) => image::rmi(global, args),
+        Command::Copy(args) => image::copy(global, args).await,
+        Command::Pull(args) => image::pull(global, args).await,
+        Command::Push(args) => image::push(global, args).await,
+        Command::Inspect(args) => image::inspect(global, args).await,
+        Command::Plugin(args) => plugin::run(global, args).await,
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => report::failure(&error, None),
+    }
+}
+
+/// Prints a line to standard output; a reader that has gone away is no error.
+pub(crate) fn print(text: &str) {
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "{text}");
+}

@@ -1,0 +1,294 @@
+//! What was typed becomes what is meant.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use build::{BuildRequest, ContextSource, NamedContext, Output};
+use image::Location;
+use oci::Reference;
+use oci::media_type::{Compression, Format};
+
+use crate::args::build::{BuildArgs, ImageFormat, Input, LayerCompression};
+
+/// A build file is text that a person has written.
+const LARGEST_FILE: u64 = 16 << 20;
+
+/// The folder of a context that is one, for the project's configuration.
+pub(crate) fn project(input: &Input) -> Option<&Path> {
+    Some(Path::new(&input.context)).filter(|path| path.is_dir())
+}
+
+/// A request without outputs, for planning.
+pub(crate) fn plan(input: &Input) -> Result<BuildRequest> {
+    let (context, file_name, file) = context(input)?;
+    let platform = match input.platform.as_deref() {
+        None => None,
+        Some(text) if text.contains(',') => bail!("--platform {text}: several platforms are not supported yet"),
+        Some(text) => Some(text.parse()?),
+    };
+    Ok(BuildRequest {
+        file_name,
+        file,
+        target: input.target.clone(),
+        platform,
+        build_args: input.build_arg.iter().filter_map(|text| build_arg(text)).collect(),
+        labels: Vec::new(),
+        annotations: Vec::new(),
+        context,
+        named_contexts: input.build_context.iter().map(|text| named_context(text)).collect::<Result<_>>()?,
+        secrets: BTreeMap::new(),
+        no_cache: input.no_cache,
+        pull: input.pull,
+        tags: Vec::new(),
+        outputs: Vec::new(),
+        jobs: std::thread::available_parallelism().map_or(2, usize::from),
+        ca_bundle: None,
+        format: Format::Oci,
+        compression: Compression::Gzip,
+    })
+}
+
+/// A request to build.
+pub(crate) fn build(args: &BuildArgs) -> Result<BuildRequest> {
+    for (flag, value) in [("provenance", &args.provenance), ("sbom", &args.sbom)] {
+        if value != "false" {
+            bail!("--{flag}={value} is not supported yet: only --{flag}=false is");
+        }
+    }
+    let mut request = plan(&args.input)?;
+    request.format = match args.format {
+        ImageFormat::Oci => Format::Oci,
+        ImageFormat::Docker => Format::Docker,
+    };
+    request.compression = match args.compression {
+        LayerCompression::Gzip => Compression::Gzip,
+        LayerCompression::Zstd => Compression::Zstd,
+        LayerCompression::None => Compression::None,
+    };
+    request.labels = args.label.iter().map(|text| pair("--label", text)).collect::<Result<_>>()?;
+    request.annotations = args.annotation.iter().map(|text| pair("--annotation", text)).collect::<Result<_>>()?;
+    request.tags = args.tag.iter().map(|text| text.parse::<Reference>()).collect::<Result<_, _>>()?;
+    if let Some(pinned) = request.tags.iter().find(|tag| tag.digest().is_some()) {
+        bail!("-t {pinned}: a name for a new image cannot have a digest");
+    }
+    for text in &args.output {
+        let output = output(text, &mut request)?;
+        request.outputs.push(output);
+    }
+    if args.push && !request.outputs.iter().any(|output| matches!(output, Output::Registry(_))) {
+        request.outputs.push(Output::Registry(None));
+    }
+    if args.load {
+        request.outputs.push(Output::Load);
+    }
+    if request.format == Format::Docker && request.compression == Compression::Zstd {
+        bail!("Docker's media types have no name for zstd layers: leave out --compression=zstd or --format=docker");
+    }
+    request.secrets = args.secret.iter().map(|text| secret(text)).collect::<Result<_>>()?;
+    if let Some(jobs) = args.jobs {
+        if jobs == 0 {
+            bail!("--jobs must be at least 1");
+        }
+        request.jobs = jobs;
+    }
+    if args.ca_inject {
+        request.ca_bundle = Some(ca_bundle()?);
+    }
+    Ok(request)
+}
+
+/// Whether an output goes to standard output, which then must carry nothing else.
+pub(crate) fn uses_stdout(request: &BuildRequest) -> bool {
+    request.outputs.iter().any(|output| {
+        matches!(output, Output::Oci { path: None, .. } | Output::Docker(None) | Output::Tar(None))
+    })
+}
+
+/// `NAME=VALUE`, or a name whose value the environment has.
+fn build_arg(text: &str) -> Option<(String, String)> {
+    match text.split_once('=') {
+        Some((name, value)) => Some((name.to_owned(), value.to_owned())),
+        None => std::env::var(text).ok().map(|value| (text.to_owned(), value)),
+    }
+}
+
+fn pair(flag: &str, text: &str) -> Result<(String, String)> {
+    let (name, value) = text.split_once('=').with_context(|| format!("{flag} {text}: it must be NAME=VALUE"))?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+/// Context, the build file's name, and its text.
+fn context(input: &Input) -> Result<(ContextSource, String, String)> {
+    let file_is_stdin = input.file.as_deref() == Some("-");
+    if input.context == "-" {
+        if file_is_stdin {
+            bail!("both the Dockerfile and the context cannot come from standard input");
+        }
+        return archive(std::io::stdin(), "standard input", input);
+    }
+    let path = Path::new(&input.context);
+    if input.context.contains("://") || input.context.starts_with("git@") {
+        bail!("the context {}: contexts on the web are not supported yet; give a folder or a tar", input.context);
+    }
+    let meta = std::fs::metadata(path).with_context(|| format!("the context {}", path.display()))?;
+    if meta.is_file() {
+        return archive(std::fs::File::open(path)?, &input.context, input);
+    }
+    let folder = std::path::absolute(path)?;
+    if file_is_stdin {
+        let text = read_text(&mut std::io::stdin(), "the Dockerfile on standard input")?;
+        return Ok((ContextSource::Folder(folder, None), "Dockerfile".into(), text));
+    }
+    let file = match &input.file {
+        Some(file) => PathBuf::from(file),
+        None => folder.join("Dockerfile"),
+    };
+    // As buildx does: a name is looked for here, and then in the context.
+    let file = if file.exists() || file.is_absolute() { file } else { folder.join(&file) };
+    let mut opened = std::fs::File::open(&file).with_context(|| format!("the Dockerfile {}", file.display()))?;
+    let text = read_text(&mut opened, &file.display().to_string())?;
+    let name = input.file.clone().unwrap_or_else(|| "Dockerfile".into());
+    Ok((ContextSource::Folder(folder, Some(file)), name, text))
+}
+
+fn read_text(source: &mut impl Read, what: &str) -> Result<String> {
+    let mut text = String::new();
+    source.take(LARGEST_FILE).read_to_string(&mut text).with_context(|| what.to_owned())?;
+    Ok(text)
+}
+
+/// A tar as context; the build file is in it unless it is given apart.
+fn archive(source: impl Read + Send, what: &str, input: &Input) -> Result<(ContextSource, String, String)> {
+    let context = build::read_archive(source).with_context(|| format!("the context in {what}"))?;
+    let (name, text) = match input.file.as_deref() {
+        Some("-") => ("Dockerfile".to_owned(), read_text(&mut std::io::stdin(), "the Dockerfile on standard input")?),
+        Some(file) if Path::new(file).exists() => {
+            (file.to_owned(), read_text(&mut std::fs::File::open(file)?, file)?)
+        }
+        file => {
+            let name = file.unwrap_or("Dockerfile");
+            let mut opened = build::open_in_context(&context, name)
+                .with_context(|| format!("the Dockerfile {name} in the context {what}"))?;
+            (name.to_owned(), read_text(&mut opened, name)?)
+        }
+    };
+    Ok((ContextSource::Loaded(Arc::new(context)), name, text))
+}
+
+fn named_context(text: &str) -> Result<(String, NamedContext)> {
+    let (name, value) = pair("--build-context", text)?;
+    if matches!(name.as_str(), "context" | "scratch" | "") {
+        bail!("--build-context {text}: the name `{name}` is reserved");
+    }
+    let context = if value.starts_with("oci-layout://") || value.starts_with("docker-image://") {
+        NamedContext::Image(value.parse::<Location>()?)
+    } else if value.contains("://") {
+        bail!("--build-context {text}: only folders, oci-layout:// and docker-image:// are supported yet");
+    } else {
+        let folder = std::path::absolute(&value)?;
+        if !folder.is_dir() {
+            bail!("--build-context {text}: {} is no folder", folder.display());
+        }
+        NamedContext::Folder(folder)
+    };
+    Ok((name, context))
+}
+
+/// Fields of a comma-separated list.
+fn fields(text: &str) -> impl Iterator<Item = (&str, Option<&str>)> {
+    text.split(',').map(|field| field.split_once('=').map_or((field, None), |(key, value)| (key, Some(value))))
+}
+
+fn output(text: &str, request: &mut BuildRequest) -> Result<Output> {
+    if text == "-" {
+        return Ok(Output::Tar(None));
+    }
+    if !text.contains('=') {
+        return Ok(Output::Local(PathBuf::from(text)));
+    }
+    let (mut kind, mut dest, mut name, mut push, mut tar) = (None, None, None, false, true);
+    for (key, value) in fields(text) {
+        let required = || value.with_context(|| format!("-o {text}: {key} needs a value"));
+        let boolean = |value: Option<&str>| match value {
+            None | Some("true" | "1") => Ok(true),
+            Some("false" | "0") => Ok(false),
+            Some(other) => bail!("-o {text}: {key} is true or false, not {other}"),
+        };
+        match key {
+            "type" => kind = Some(required()?),
+            "dest" => dest = Some(required()?),
+            "name" => name = Some(required()?),
+            "push" => push = boolean(value)?,
+            "tar" => tar = boolean(value)?,
+            "oci-mediatypes" => request.format = if boolean(value)? { Format::Oci } else { Format::Docker },
+            "compression" => {
+                request.compression = match required()? {
+                    "gzip" => Compression::Gzip,
+                    "zstd" => Compression::Zstd,
+                    "uncompressed" | "none" => Compression::None,
+                    other => bail!("-o {text}: compression {other} is not supported: gzip, zstd or none are"),
+                }
+            }
+            other => bail!("-o {text}: `{other}` is not supported; type, dest, name, push, tar, compression and oci-mediatypes are"),
+        }
+    }
+    let path = dest.filter(|dest| *dest != "-").map(PathBuf::from);
+    let reference = |name: Option<&str>| name.map(str::parse::<Reference>).transpose();
+    let named = reference(name)?;
+    match kind {
+        Some("oci") => Ok(Output::Oci { path, tar }),
+        Some("docker") => Ok(Output::Docker(path)),
+        Some("local") => Ok(Output::Local(path.with_context(|| format!("-o {text}: local needs dest=FOLDER"))?)),
+        Some("tar") => Ok(Output::Tar(path)),
+        Some("registry") => Ok(Output::Registry(named)),
+        Some("image") if push => Ok(Output::Registry(named)),
+        Some(other) => bail!("-o {text}: the type {other} is not supported; oci, docker, local, tar and registry are"),
+        None => bail!("-o {text}: it has no type; oci, docker, local, tar and registry are"),
+    }
+}
+
+fn secret(text: &str) -> Result<(String, Vec<u8>)> {
+    let (mut id, mut src, mut env, mut kind) = (None, None, None, None);
+    for (key, value) in fields(text) {
+        let value = value.with_context(|| format!("--secret {text}: {key} needs a value"))?;
+        match key {
+            "id" => id = Some(value),
+            "src" | "source" => src = Some(value),
+            "env" => env = Some(value),
+            "type" => kind = Some(value),
+            other => bail!("--secret {text}: `{other}` is not supported; id, src, env and type are"),
+        }
+    }
+    let id = id.with_context(|| format!("--secret {text}: it has no id"))?.to_owned();
+    let read = |path: &str| std::fs::read(path).with_context(|| format!("--secret {text}"));
+    let variable = |name: &str| std::env::var(name).with_context(|| format!("--secret {text}: ${name}"));
+    let value = match (src, env, kind) {
+        (Some(path), None, None | Some("file")) => read(path)?,
+        (Some(name), None, Some("env")) | (None, Some(name), None | Some("env")) => variable(name)?.into_bytes(),
+        // A name alone is a variable of that name, else a file.
+        (None, None, None) => match std::env::var(&id) {
+            Ok(value) => value.into_bytes(),
+            Err(_) => read(&id)?,
+        },
+        _ => bail!("--secret {text}: it needs src=FILE or env=NAME"),
+    };
+    Ok((id, value))
+}
+
+/// Where systems keep their bundle.
+const BUNDLES: [&str; 5] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+
+fn ca_bundle() -> Result<Vec<u8>> {
+    let named = std::env::var("SSL_CERT_FILE").ok();
+    let found = named.as_deref().into_iter().chain(BUNDLES).find_map(|path| std::fs::read(path).ok());
+    found.context("--ca-inject: this machine has no bundle of certificates in any of the usual places")
+}

@@ -1,0 +1,50 @@
+//! What a command works with: store, plugins, registry client; each made when it is first needed.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use registry::Settings;
+use store::Store;
+
+use crate::args::Global;
+use crate::config::{self, Config};
+use crate::plugins::{self, Plugins};
+use crate::surroundings::{self, Process};
+
+/// What a command works with.
+pub(crate) struct Session {
+    pub(crate) global: Global,
+    pub(crate) store: Store,
+    pub(crate) config: Config,
+}
+
+impl Session {
+    /// Opens the store and reads the configuration; `project` is the folder that may hold a plywood.toml.
+    pub(crate) fn open(global: &Global, project: Option<&Path>) -> Result<Self> {
+        let root = match &global.root {
+            Some(root) => root.clone(),
+            None => surroundings::xdg("XDG_DATA_HOME", ".local/share")
+                .map(|folder| folder.join("plywood"))
+                .context("there is no home folder to keep the store in: give --root")?,
+        };
+        let root = std::path::absolute(&root).with_context(|| root.display().to_string())?;
+        let store = Store::open(&root).with_context(|| format!("opening the store at {}", root.display()))?;
+        let config = config::load(global.config.as_deref(), project)?;
+        Ok(Self { global: global.clone(), store, config })
+    }
+
+    pub(crate) async fn plugins(&self, process: Arc<Process>) -> Result<Plugins> {
+        plugins::load(&self.config, &self.global.plugins, process).await
+    }
+
+    /// A client of registries that asks the credential plugins who the user is.
+    pub(crate) fn registry(&self, plugins: &Plugins) -> Result<registry::Client> {
+        let chain = credential::Chain::new(plugins.credentials.clone());
+        let settings = Settings {
+            insecure: self.global.insecure_registry.iter().cloned().collect(),
+            extra_roots: self.global.registry_ca.iter().map(PathBuf::from).collect(),
+        };
+        Ok(registry::Client::new(Arc::new(chain), settings)?)
+    }
+}
