@@ -44,6 +44,7 @@ pub(crate) async fn all(
 ) -> Result<Vec<StepKeys>, Error> {
     let mut all: Vec<StepKeys> = Vec::with_capacity(graph.vertices.len());
     let mut digests = Digests::default();
+    let mut missing = Vec::new();
     for (at, vertex) in graph.vertices.iter().enumerate() {
         let (components, op, platform) = match &vertex.op {
             VertexOp::Image(image) => {
@@ -58,11 +59,17 @@ pub(crate) async fn all(
                 Op::Run(step.op.clone()),
                 step.platform.clone(),
             ),
-            VertexOp::Copy(step) => (
-                copy_components(step, vertex, &all, lookups, &mut digests).await?,
-                Op::Copy(step.op.clone()),
-                oci::Platform::host(),
-            ),
+            VertexOp::Copy(step) => match copy_components(step, vertex, &all, lookups, &mut digests).await {
+                Ok(components) => (components, Op::Copy(step.op.clone()), oci::Platform::host()),
+                // Everything that is not there is told at once.
+                Err(Error::Step { reason, span, .. }) => {
+                    missing.push(plan::Diagnostic::error("SourceNotFound", reason, span));
+                    let definition = Key(Frame::new("missing").finish());
+                    all.push(StepKeys { keys: None, definition, reason: None });
+                    continue;
+                }
+                Err(error) => return Err(error),
+            },
             VertexOp::Mkdir(op) => {
                 let owner = op.owner.clone().unwrap_or_default();
                 let text = format!("{}\0{owner}\0{:o}", op.path, op.mode);
@@ -81,7 +88,7 @@ pub(crate) async fn all(
         };
         all.push(decide(policy, step, vertex, VertexId(at), events).await?);
     }
-    Ok(all)
+    if missing.is_empty() { Ok(all) } else { Err(Error::Invalid(missing)) }
 }
 
 async fn decide(

@@ -295,9 +295,10 @@ impl Solver {
                 store.tree(&flavour, layer).ok_or_else(|| Self::failed(vertex, format!("the tree of {layer} is gone")))
             }
         };
-        let mut trees = try_join_all(layers.iter().map(|layer| unpack(*layer))).await?;
-        trees.reverse();
-        Ok(trees)
+        // A layer that comes twice counts where it is topmost; overlayfs refuses to take one directory twice.
+        let mut seen = BTreeSet::new();
+        let distinct = layers.iter().rev().filter(|layer| seen.insert(**layer));
+        try_join_all(distinct.map(|layer| unpack(*layer))).await
     }
 
     async fn mkdir(

@@ -54,7 +54,8 @@ pub fn read(source: impl Read + Send, keep_owners: bool) -> Result<Context, Erro
         for record in found.pax_extensions().map_err(Error::Archive)?.into_iter().flatten() {
             let record = record.map_err(Error::Archive)?;
             let Ok(key) = record.key() else { continue };
-            if let Some(name) = key.strip_prefix("SCHILY.xattr.") {
+            // The one attribute that layers keep.
+            if let Some(name) = key.strip_prefix("SCHILY.xattr.").filter(|name| *name == "security.capability") {
                 xattrs.push((name.to_owned(), record.value_bytes().to_vec()));
             }
             if key == "mtime" {

@@ -101,7 +101,7 @@ impl Walk<'_> {
             mtime: Time { seconds: meta.mtime(), nanoseconds: u32::try_from(meta.mtime_nsec()).unwrap_or(0) },
             xattrs: xattrs
                 .into_iter()
-                .filter(|(name, _)| name == "security.capability" || name.starts_with("user."))
+                .filter(|(name, _)| name == "security.capability")
                 .collect(),
         }))
     }

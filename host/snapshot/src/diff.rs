@@ -30,7 +30,7 @@ pub struct Changes<'c> {
 /// # Errors
 /// When the trees cannot be read or the layer not be written.
 pub fn write(changes: &Changes<'_>, mut layer: LayerWriter) -> Result<DiffId, Error> {
-    let mut walk = Walk { changes, layer: &mut layer, links: BTreeMap::new() };
+    let mut walk = Walk { changes, layer: &mut layer, links: BTreeMap::new(), pending: Vec::new() };
     walk.directory(&[], false)?;
     layer.finish()
 }
@@ -40,6 +40,8 @@ struct Walk<'w> {
     layer: &'w mut LayerWriter,
     /// The first path of each inode that has several.
     links: BTreeMap<(u64, u64), tree::Path>,
+    /// Directories on the way that are as they were: written only once something in them is.
+    pending: Vec<(tree::Path, Entry)>,
 }
 
 fn os(path: &[u8]) -> &Path {
@@ -54,7 +56,7 @@ impl Walk<'_> {
         for entry in fs::read_dir(&folder).at(&folder)? {
             names.push(entry.at(&folder)?.file_name().into_vec());
         }
-        // The order of paths, in which "a.b" comes between "a" and "a/b": directories sort as if with their slash.
+        // By name: a directory, then what is in it, then what comes after it.
         let mut entries = Vec::new();
         for name in names {
             let child = tree::join(path, &name);
@@ -76,7 +78,7 @@ impl Walk<'_> {
         if kind.is_char_device() && meta.rdev() == 0 {
             if below.is_some() {
                 let whiteout = Entry { kind: Kind::Whiteout, ..Entry::dir(0o644, Time::default()) };
-                self.layer.add(path, whiteout, None)?;
+                self.add(path, whiteout, None)?;
             }
             return Ok(());
         }
@@ -97,8 +99,18 @@ impl Walk<'_> {
             xattrs: attributes.into_iter().filter(|(name, _)| is_content(name)).collect(),
         };
         if kind.is_dir() {
-            self.layer.add(path, entry, None)?;
-            return self.directory(path, opaque || is_opaque || below.is_none());
+            let hides = opaque || is_opaque || below.is_none();
+            let same = below.is_some_and(|(_, old)| {
+                (meta.mode(), meta.uid(), meta.gid()) == (old.mode(), old.uid(), old.gid())
+            });
+            if same && !is_opaque {
+                self.pending.push((path.to_vec(), entry));
+                self.directory(path, hides)?;
+                self.pending.pop_if(|(pending, _)| pending == path);
+                return Ok(());
+            }
+            self.add(path, entry, None)?;
+            return self.directory(path, hides);
         }
         if let Some(below) = below
             && self.is_unchanged(&at, meta, &entry, &below)?
@@ -108,10 +120,17 @@ impl Walk<'_> {
         match &entry.kind {
             Kind::File(file) if file.inode.path == path => {
                 let mut body = File::open(&at).at(&at)?;
-                self.layer.add(path, entry, Some(&mut body))
+                self.add(path, entry, Some(&mut body))
             }
-            _ => self.layer.add(path, entry, None),
+            _ => self.add(path, entry, None),
         }
+    }
+
+    fn add(&mut self, path: &[u8], entry: Entry, body: Option<&mut dyn Read>) -> Result<(), Error> {
+        for (path, entry) in std::mem::take(&mut self.pending) {
+            self.layer.add(&path, entry, None)?;
+        }
+        self.layer.add(path, entry, body)
     }
 
     fn kind(&mut self, path: &[u8], at: &Path, meta: &Metadata, opaque: bool) -> Result<Kind, Error> {
@@ -207,11 +226,10 @@ fn hides(lower: &Path, path: &[u8]) -> bool {
     }
 }
 
-/// The attributes that are part of a file, as opposed to notes of overlayfs and labels of the machine.
+/// The attribute that a layer keeps. Others are the machine's (labels, overlayfs's notes) or lost by every other builder
+/// and most registries' tools; BuildKit keeps this one alone.
 fn is_content(name: &str) -> bool {
     name == "security.capability"
-        || name.starts_with("system.posix_acl_")
-        || name.starts_with("user.") && !name.starts_with("user.overlay.")
 }
 
 fn equal(mut a: File, mut b: File) -> io::Result<bool> {

@@ -1,6 +1,6 @@
 //! Indexes of layers: made while the bytes pass, kept in the store, put together to trees.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
 
 use oci::media_type::Compression;
@@ -184,9 +184,10 @@ pub fn tree(store: &Store, layers: &[DiffId]) -> Result<Tree, Error> {
     for id in layers {
         let mut layer = of(store, *id)?;
         // A hard link to a file of a layer below is another name of that file.
+        let own: BTreeSet<Path> = layer.entries.iter().map(|(path, _)| path.clone()).collect();
         for (_, entry) in &mut layer.entries {
             if let Kind::File(file) = &entry.kind
-                && file.digest.is_none()
+                && !own.contains(&file.inode.path)
                 && let Some(target) = tree.get(&file.inode.path)
                 && matches!(target.kind, Kind::File(_))
             {

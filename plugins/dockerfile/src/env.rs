@@ -40,7 +40,8 @@ pub(crate) fn arg(stage: &Stage, instruction: &Instruction) -> Result<Lowered> {
         let (name, default) = word
             .split_once('=')
             .map_or((word.as_str(), None), |(n, v)| (n, Some(v)));
-        let name = expand(stage, instruction, name)?;
+        // A name is taken as it is written; only defaults are expanded.
+        let name = name.to_owned();
         if name.is_empty() {
             return Err(invalid("BlankName", "ARG names can not be blank", &instruction.span));
         }

@@ -140,7 +140,8 @@ impl Copier<'_, '_> {
 
     fn make_dirs(&mut self, path: &[u8]) -> Result<(), String> {
         let (owner, now) = (self.owner(), self.how.now);
-        let mode = 0o755;
+        let plain = Entry::dir(0o755, now);
+        let mode = self.how.mode.as_ref().map_or(plain.mode, |mode| mode.apply(&plain));
         self.view
             .make_dirs(path, mode, owner, now)
             .map_err(|at| format!("cannot copy to non-directory: /{}", show(&at)))

@@ -24,7 +24,8 @@ pub(crate) fn resolve(spec: &str, passwd: &str, group: &str) -> Result<Owner, St
     };
     let (uid, own_gid) = match user.parse::<u32>() {
         Ok(uid) => (uid, uid),
-        Err(_) if user.is_empty() => (0, 0),
+        // Root is root in an image without users, too.
+        Err(_) if user.is_empty() || user == "root" && find(passwd, user).is_none() => (0, 0),
         Err(_) => {
             let row = find(passwd, user).ok_or_else(|| missing("user", user, "passwd"))?;
             let uid = number(&row, 2).ok_or_else(|| missing("user", user, "passwd"))?;

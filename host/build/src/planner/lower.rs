@@ -328,12 +328,17 @@ impl Lowerer<'_> {
                 CopySource::Git(_) => return Err(not_yet("a git repository as a source", span)),
             });
         }
-        let destination = if op.destination.starts_with('/') {
+        let full = if op.destination.starts_with('/') {
             op.destination.clone()
         } else {
-            let working_dir = self.view.config.config.working_dir.trim_end_matches('/').to_owned();
-            format!("{working_dir}/{}", op.destination)
+            format!("{}/{}", self.view.config.config.working_dir, op.destination)
         };
+        // Cleaned as text, before any link in the image is followed; what says "a directory" stays.
+        let mut destination = format!("/{}", String::from_utf8_lossy(&oci::tree::clean(full.as_bytes())));
+        let is_directory = full.ends_with('/') || full.ends_with("/.");
+        if is_directory && destination != "/" {
+            destination.push('/');
+        }
         Ok(StepOp::Copy(CopyStep { op, destination, origins: Vec::new() }, refs))
     }
 

@@ -228,7 +228,7 @@ fn globals(
                 .map(|expanded| expanded.words.concat())
                 .map_err(|error| Error::at("InvalidSubstitution", message(error), &arg.span))
         };
-        let name = expand(&arg.name)?;
+        let name = arg.name.clone();
         let default = arg.default.as_deref().map(expand).transpose()?;
         let given = request.build_args.iter().rev().find(|(known, _)| *known == name).map(|(_, value)| value.clone());
         if let Some(value) = given.or(default) {
