@@ -51,8 +51,16 @@ fn build(out: &Path) -> PathBuf {
     // What is meant for the outer build must not reach the inner one: flags for another target, wrappers, profiles.
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
-        let foreign = matches!(text.as_ref(), "RUSTFLAGS" | "CARGO_ENCODED_RUSTFLAGS" | "CARGO_TARGET_DIR" | "RUSTC_WRAPPER" | "RUSTC_WORKSPACE_WRAPPER" | "CARGO_BUILD_TARGET" | "CARGO_INCREMENTAL")
-            || text.starts_with("CARGO_PROFILE_")
+        let foreign = matches!(
+            text.as_ref(),
+            "RUSTFLAGS"
+                | "CARGO_ENCODED_RUSTFLAGS"
+                | "CARGO_TARGET_DIR"
+                | "RUSTC_WRAPPER"
+                | "RUSTC_WORKSPACE_WRAPPER"
+                | "CARGO_BUILD_TARGET"
+                | "CARGO_INCREMENTAL"
+        ) || text.starts_with("CARGO_PROFILE_")
             || text.starts_with("CARGO_FEATURE_")
             || text.starts_with("CARGO_CFG_");
         if foreign {

@@ -50,8 +50,12 @@ pub(crate) fn load(user: Option<&Path>, project: Option<&Path>) -> Result<Config
         },
     };
     let mut config = user.unwrap_or_default();
-    let Some(project_path) = project.map(|folder| folder.join("plywood.toml")) else { return Ok(config) };
-    let Some(project) = read(&project_path)? else { return Ok(config) };
+    let Some(project_path) = project.map(|folder| folder.join("plywood.toml")) else {
+        return Ok(config);
+    };
+    let Some(project) = read(&project_path)? else {
+        return Ok(config);
+    };
     for (name, theirs) in project.plugins {
         // Whoever can propose a change of the project must not gain anything by it.
         if theirs.allow.as_ref().is_some_and(|allow| !allow.is_harmless()) {
@@ -87,11 +91,19 @@ mod tests {
             std::fs::write(folder.path().join("plywood.toml"), text).expect("a file");
             load(Some(&user), Some(folder.path()))
         };
-        for grant in ["env = [\"A\"]", "hosts = [\"a:443\"]", "secrets = [\"s\"]", "drop-inputs = true", "override = [\"RUN\"]", "files = { a = \"/b\" }"] {
+        for grant in [
+            "env = [\"A\"]",
+            "hosts = [\"a:443\"]",
+            "secrets = [\"s\"]",
+            "drop-inputs = true",
+            "override = [\"RUN\"]",
+            "files = { a = \"/b\" }",
+        ] {
             let error = load_with(&format!("[plugins.x.allow]\n{grant}\n")).expect_err(grant).to_string();
             assert!(error.contains("your own config.toml"), "{error}");
         }
-        let config = load_with("[plugins.x]\nsource = \"path:x.wasm\"\n[plugins.x.allow]\ncontext = true\n").expect("it may");
+        let config =
+            load_with("[plugins.x]\nsource = \"path:x.wasm\"\n[plugins.x.allow]\ncontext = true\n").expect("it may");
         assert!(config.plugins["x"].allow.as_ref().is_some_and(|allow| allow.context));
     }
 
@@ -99,7 +111,8 @@ mod tests {
     fn the_users_word_counts_more() {
         let folder = tempfile::tempdir().expect("a folder");
         let user = folder.path().join("config.toml");
-        std::fs::write(&user, "[plugins.x]\nsettings = { a = \"mine\" }\n[plugins.x.allow]\nenv = [\"A\"]\n").expect("a file");
+        std::fs::write(&user, "[plugins.x]\nsettings = { a = \"mine\" }\n[plugins.x.allow]\nenv = [\"A\"]\n")
+            .expect("a file");
         let project = "[plugins.x]\nsource = \"path:x.wasm\"\nsettings = { a = \"theirs\", b = \"theirs\" }\n";
         std::fs::write(folder.path().join("plywood.toml"), project).expect("a file");
         let config = load(Some(&user), Some(folder.path())).expect("a configuration");

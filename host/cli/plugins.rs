@@ -93,7 +93,8 @@ pub(crate) async fn load(
         let (loader, name) = (loader.clone(), builtin.name.to_owned());
         let mut settings = config.plugins.get(builtin.name).cloned().unwrap_or_default();
         settings.allow = Some(settings.allow.unwrap_or_else(|| default_grants(builtin.name)));
-        let load = move |builtin: &'static Builtin| loader.engine.load_builtin(builtin.name, builtin.wasm, builtin.code);
+        let load =
+            move |builtin: &'static Builtin| loader.engine.load_builtin(builtin.name, builtin.wasm, builtin.code);
         loading.push(tokio::task::spawn_blocking(move || Ok((name, load(builtin)?, settings))));
     }
     let (mut instructions, mut policies, mut credentials) = (Vec::new(), Vec::new(), Vec::new());

@@ -61,7 +61,9 @@ fn message(text: &str, span: Option<&Span>, help: Option<&str>, file: Option<(&s
 /// The source line, and marks below the part that is meant.
 fn quote(out: &mut String, span: &Span, source: &str) {
     let source = source.strip_prefix('\u{feff}').unwrap_or(source);
-    let Some(line) = source.lines().nth(span.start.line as usize - 1) else { return };
+    let Some(line) = source.lines().nth(span.start.line as usize - 1) else {
+        return;
+    };
     let number = span.start.line.to_string();
     let margin = " ".repeat(number.len());
     let start = (span.start.column as usize - 1).min(line.len());

@@ -102,9 +102,10 @@ pub(crate) fn build(args: &BuildArgs) -> Result<BuildRequest> {
 
 /// Whether an output goes to standard output, which then must carry nothing else.
 pub(crate) fn uses_stdout(request: &BuildRequest) -> bool {
-    request.outputs.iter().any(|output| {
-        matches!(output, Output::Oci { path: None, .. } | Output::Docker(None) | Output::Tar(None))
-    })
+    request
+        .outputs
+        .iter()
+        .any(|output| matches!(output, Output::Oci { path: None, .. } | Output::Docker(None) | Output::Tar(None)))
 }
 
 /// `NAME=VALUE`, or a name whose value the environment has.
@@ -165,9 +166,7 @@ fn archive(source: impl Read + Send, what: &str, input: &Input) -> Result<(Conte
     let context = build::read_archive(source).with_context(|| format!("the context in {what}"))?;
     let (name, text) = match input.file.as_deref() {
         Some("-") => ("Dockerfile".to_owned(), read_text(&mut std::io::stdin(), "the Dockerfile on standard input")?),
-        Some(file) if Path::new(file).exists() => {
-            (file.to_owned(), read_text(&mut std::fs::File::open(file)?, file)?)
-        }
+        Some(file) if Path::new(file).exists() => (file.to_owned(), read_text(&mut std::fs::File::open(file)?, file)?),
         file => {
             let name = file.unwrap_or("Dockerfile");
             let mut opened = build::open_in_context(&context, name)
@@ -232,7 +231,9 @@ fn output(text: &str, request: &mut BuildRequest) -> Result<Output> {
                     other => bail!("-o {text}: compression {other} is not supported: gzip, zstd or none are"),
                 }
             }
-            other => bail!("-o {text}: `{other}` is not supported; type, dest, name, push, tar, compression and oci-mediatypes are"),
+            other => bail!(
+                "-o {text}: `{other}` is not supported; type, dest, name, push, tar, compression and oci-mediatypes are"
+            ),
         }
     }
     let path = dest.filter(|dest| *dest != "-").map(PathBuf::from);

@@ -8,9 +8,7 @@ use std::sync::Arc;
 
 use futures_util::future::try_join_all;
 use futures_util::stream::BoxStream;
-use image::{
-    ArchiveFormat, ArchiveSink, Document, LayoutSink, RegistrySink, Sink, Source, StoreSink, StoreSource,
-};
+use image::{ArchiveFormat, ArchiveSink, Document, LayoutSink, RegistrySink, Sink, Source, StoreSink, StoreSource};
 use oci::media_type::Compression;
 use oci::{Descriptor, DiffId, Digest, ImageConfig, Reference, describe};
 use registry::Bytes;
@@ -215,12 +213,8 @@ fn archive(path: Option<&Path>, format: ArchiveFormat, names: Vec<String>) -> Re
 /// Pipes the image into `docker load`.
 async fn load(source: &Arc<dyn Source>, names: Vec<String>, events: &crate::Events) -> Result<(), Error> {
     let failed = |source| Error::Output { place: "docker load".into(), source };
-    let mut child = Command::new("docker")
-        .arg("load")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .spawn()
-        .map_err(failed)?;
+    let mut child =
+        Command::new("docker").arg("load").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().map_err(failed)?;
     let stdin = child.stdin.take().ok_or_else(|| failed(std::io::ErrorKind::BrokenPipe.into()))?;
     let sink = ArchiveSink::stream(Box::new(stdin), ArchiveFormat::Docker, names)?;
     let copied = copy(source, &sink, events).await;

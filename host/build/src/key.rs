@@ -1,16 +1,13 @@
 //! What each step's result depends on, as named components; the policy's word on them; the keys.
 
 use std::collections::BTreeMap;
-use std::io::Read;
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 use std::sync::Arc;
 
 use cache::Keys;
 use context::Context;
 use context::pattern::Matcher;
 use oci::Digest;
-use oci::tree::{Kind, Time, Tree};
+use oci::tree::Time;
 use plan::graph::{CopyStep, Graph, Origin, RunStep, Vertex, VertexId, VertexOp};
 use plan::key::{Component, Decision, Frame, Key, Step};
 use plan::op::{CopySource, MountKind, Op};
@@ -19,9 +16,13 @@ use plugin::{CachePolicy, Grants};
 
 use crate::error::Error;
 use crate::event::{Event, Events};
-use crate::op::copy::{self, How, Source};
+use crate::op::copy::{How, Source};
 use crate::op::mode::Mode;
 use crate::resolve::Lookups;
+
+mod content;
+
+use content::Digests;
 
 /// What the policy made of a step.
 #[derive(Clone, Debug)]
@@ -119,8 +120,11 @@ async fn decide(
                 let grants: &Grants = policy.grants();
                 grants.require(&policy.identity().name, Grant::DropInputs).map_err(|refusal| plugin(refusal.into()))?;
             }
-            let keys = Keys::new(step.components, &edit, policy.identity().digest)
-                .map_err(|error| Error::Step { step: vertex.name.clone(), reason: error.to_string(), span })?;
+            let keys = Keys::new(&step.components, &edit, policy.identity().digest).map_err(|error| Error::Step {
+                step: vertex.name.clone(),
+                reason: error.to_string(),
+                span,
+            })?;
             Ok(StepKeys { definition: keys.definition, keys: Some(keys), reason: verdict.reason })
         }
     }
@@ -195,7 +199,8 @@ async fn run_components(
 
 /// A path of a context as something to copy to the root of a tree of its own.
 pub(crate) fn bind_source(context: &Context, path: &str) -> Source {
-    let escaped: String = path.chars().flat_map(|c| if "*?[\\".contains(c) { vec!['\\', c] } else { vec![c] }).collect();
+    let escaped: String =
+        path.chars().flat_map(|c| if "*?[\\".contains(c) { vec!['\\', c] } else { vec![c] }).collect();
     Source { tree: Arc::new(context.tree.clone()), patterns: vec![escaped], archives: BTreeMap::new(), number: 0 }
 }
 
@@ -272,92 +277,11 @@ async fn add_content(
     let exclude = Matcher::new(op.exclude.iter().map(String::as_str))?;
     let tree = Arc::new(context.tree.clone());
     for pattern in patterns {
-        let source = Source { tree: tree.clone(), patterns: vec![pattern.clone()], archives: BTreeMap::new(), number: 0 };
+        let source =
+            Source { tree: tree.clone(), patterns: vec![pattern.clone()], archives: BTreeMap::new(), number: 0 };
         let how = how("/", None, exclude.clone(), op.parents);
         let digest = digests.content(context, &[source], &how, vertex).await?;
         components.push(Component::digest(format!("{prefix}{pattern}#{}", components.len()), digest));
     }
     Ok(())
-}
-
-/// Digests of context files, each read once a build.
-#[derive(Default)]
-struct Digests {
-    files: BTreeMap<(std::path::PathBuf, oci::tree::Path), Digest>,
-}
-
-impl Digests {
-    /// The digest of what a copy would take, without times: two contexts that would give the same files are the same.
-    async fn content(
-        &mut self,
-        context: &Arc<Context>,
-        sources: &[Source],
-        how: &How,
-        vertex: &Vertex,
-    ) -> Result<Digest, Error> {
-        let failed = |reason: String| Error::Step { step: vertex.name.clone(), reason, span: vertex.span.clone() };
-        let planned = copy::plan(sources, how, &Tree::default()).map_err(failed)?;
-        let wanted: Vec<oci::tree::Path> = planned
-            .iter()
-            .filter_map(|planned| planned.origin.as_ref())
-            .map(|origin| origin.inode.path.clone())
-            .filter(|path| !self.files.contains_key(&(context.folder.clone(), path.clone())))
-            .collect();
-        let folder = context.folder.clone();
-        let read = tokio::task::spawn_blocking(move || digest_files(&folder, wanted)).await;
-        for (path, digest) in read.map_err(|error| failed(error.to_string()))?.map_err(failed)? {
-            self.files.insert((context.folder.clone(), path), digest);
-        }
-        let mut frame = Frame::new("files");
-        for item in &planned {
-            let entry = &item.entry;
-            frame = frame.field(&item.path).field(&entry.mode.to_le_bytes());
-            frame = match &entry.kind {
-                Kind::File(file) => match &item.origin {
-                    Some(origin) => {
-                        let digest = self.files.get(&(context.folder.clone(), origin.inode.path.clone()));
-                        frame.field(b"file").field(digest.map_or(&[][..], |digest| digest.as_bytes()))
-                    }
-                    None => frame.field(b"link").field(&file.inode.path),
-                },
-                Kind::Symlink(target) => frame.field(b"symlink").field(target),
-                kind => frame.field(format!("{kind:?}").as_bytes()),
-            };
-            for (name, value) in &entry.xattrs {
-                frame = frame.field(name.as_bytes()).field(value);
-            }
-        }
-        Ok(frame.finish())
-    }
-}
-
-/// Reads files side by side.
-fn digest_files(folder: &Path, wanted: Vec<oci::tree::Path>) -> Result<Vec<(oci::tree::Path, Digest)>, String> {
-    let root = sys::Root::open(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
-    let threads = std::thread::available_parallelism().map_or(2, usize::from);
-    let size = wanted.len().div_ceil(threads).max(1);
-    let read = |path: &oci::tree::Path| -> Result<(oci::tree::Path, Digest), String> {
-        let relative = Path::new(std::ffi::OsStr::from_bytes(path));
-        let failed = |error: std::io::Error| format!("{}: {error}", folder.join(relative).display());
-        let mut file = root.read(relative).map_err(failed)?;
-        let mut hasher = oci::Hasher::default();
-        let mut buffer = vec![0; 128 << 10];
-        loop {
-            match file.read(&mut buffer).map_err(failed)? {
-                0 => return Ok((path.clone(), hasher.finish())),
-                length => hasher.update(&buffer[..length]),
-            }
-        }
-    };
-    std::thread::scope(|scope| {
-        let parts: Vec<_> = wanted
-            .chunks(size)
-            .map(|part| scope.spawn(|| part.iter().map(read).collect::<Result<Vec<_>, String>>()))
-            .collect();
-        let mut all = Vec::new();
-        for part in parts {
-            all.extend(part.join().map_err(|_| "reading the context failed".to_owned())??);
-        }
-        Ok(all)
-    })
 }

@@ -73,7 +73,9 @@ async fn prepare(
 /// The time that the image shall bear (reproducible-builds.org, SOURCE_DATE_EPOCH).
 fn source_date_epoch(request: &BuildRequest) -> Result<Option<u64>, Error> {
     let given = request.build_args.iter().rev().find(|(name, _)| name == "SOURCE_DATE_EPOCH");
-    let Some((_, value)) = given.filter(|(_, value)| !value.is_empty()) else { return Ok(None) };
+    let Some((_, value)) = given.filter(|(_, value)| !value.is_empty()) else {
+        return Ok(None);
+    };
     let invalid = || Error::Request(format!("SOURCE_DATE_EPOCH is no number of seconds: `{value}`"));
     value.parse().map(Some).map_err(|_| invalid())
 }

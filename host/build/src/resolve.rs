@@ -5,9 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use context::Context;
 use futures_util::stream::BoxStream;
-use image::{
-    ArchiveSource, Document, Image, Later, LayoutSource, Location, RegistrySource, Source, StoreSource,
-};
+use image::{ArchiveSource, Document, Image, Later, LayoutSource, Location, RegistrySource, Source, StoreSource};
 use oci::{Descriptor, DiffId, Platform, Reference, digest_of};
 use plan::graph::ImageSource;
 use registry::Bytes;
@@ -37,14 +35,20 @@ pub(crate) struct Lookups {
 
 /// A reference as people write it: without what is understood.
 fn familiar(name: &str) -> String {
-    let Ok(reference) = name.parse::<Reference>() else { return name.to_owned() };
+    let Ok(reference) = name.parse::<Reference>() else {
+        return name.to_owned();
+    };
     let full = reference.to_string();
     let short = full.strip_prefix("docker.io/library/").or_else(|| full.strip_prefix("docker.io/")).unwrap_or(&full);
     short.strip_suffix(":latest").unwrap_or(short).to_owned()
 }
 
 /// Opens an image wherever it is.
-pub(crate) fn open(location: &Location, store: &Store, client: &registry::Client) -> Result<Arc<dyn Source>, image::Error> {
+pub(crate) fn open(
+    location: &Location,
+    store: &Store,
+    client: &registry::Client,
+) -> Result<Arc<dyn Source>, image::Error> {
     Ok(match location {
         Location::Registry(reference) => Arc::new(Caching {
             inner: Arc::new(RegistrySource::new(client, reference.clone())),
@@ -171,11 +175,13 @@ impl Lookups {
         let image: Image = image::resolve(&*source, name, platform, exact).await?;
         let mut layers = self.layers.lock().unwrap_or_else(PoisonError::into_inner);
         for (descriptor, diff_id) in &image.layers {
-            layers.entry(*diff_id).or_insert_with(|| LayerSource { source: source.clone(), descriptor: descriptor.clone() });
+            layers
+                .entry(*diff_id)
+                .or_insert_with(|| LayerSource { source: source.clone(), descriptor: descriptor.clone() });
             // What the store has already, under another name.
             if let Ok(digest) = digest_of(descriptor)
                 && self.tools.store.has_blob(digest)
-                && let Some(compression) = oci::media_type::compression(&descriptor.media_type().to_string())
+                && let Some(compression) = oci::media_type::compression(descriptor.media_type().as_ref())
             {
                 self.tools.store.add_variant(*diff_id, Variant { digest, size: descriptor.size(), compression })?;
             }

@@ -310,7 +310,8 @@ impl Solver {
     ) -> Result<DiffId, Error> {
         let base = self.tree(below).await?;
         let owner = match &op.owner {
-            Some(spec) => self.owner(vertex, spec, &base).await?,
+            // A user that the image does not have yet does not keep the directory from being made.
+            Some(spec) => self.owner(vertex, spec, &base).await.unwrap_or((0, 0)),
             None => (0, 0),
         };
         let planned = op::mkdir::plan(op, owner, &base, self.directory_time());

@@ -39,7 +39,7 @@ impl Keys {
     ///
     /// # Errors
     /// When the edit does not fit the components.
-    pub fn new(components: Vec<Component>, edit: &KeyEdit, policy: Digest) -> Result<Self, EditError> {
+    pub fn new(components: &[Component], edit: &KeyEdit, policy: Digest) -> Result<Self, EditError> {
         let has = |name: &str| components.iter().any(|component| component.name == name);
         if let Some(unknown) = edit.drop.iter().find(|name| !has(name)) {
             return Err(EditError::Unknown(unknown.clone()));
@@ -81,10 +81,10 @@ mod tests {
     fn dropping_an_input_puts_the_policy_into_the_key() {
         let (a, b) = (Digest::of(b"a"), Digest::of(b"b"));
         let drop = KeyEdit { drop: vec!["arg:SHA".into()], ..edit() };
-        let keys = |edit: &KeyEdit, policy| Keys::new(components(), edit, policy).expect("keys").definition;
+        let keys = |edit: &KeyEdit, policy| Keys::new(&components(), edit, policy).expect("keys").definition;
         assert_eq!(keys(&edit(), a), keys(&edit(), b));
         assert_ne!(keys(&drop, a), keys(&drop, b));
-        let without = Keys::new(components()[..1].to_vec(), &edit(), a).expect("keys").definition;
+        let without = Keys::new(&components()[..1], &edit(), a).expect("keys").definition;
         assert_ne!(keys(&drop, a), without);
     }
 
@@ -92,15 +92,16 @@ mod tests {
     fn edits_must_fit() {
         let policy = Digest::of(b"policy");
         let drop = KeyEdit { drop: vec!["nothing".into()], ..edit() };
-        assert!(Keys::new(components(), &drop, policy).is_err());
+        assert!(Keys::new(&components(), &drop, policy).is_err());
         let add = KeyEdit { add: vec![("op".into(), vec![])], ..edit() };
-        assert!(Keys::new(components(), &add, policy).is_err());
+        assert!(Keys::new(&components(), &add, policy).is_err());
     }
 
     #[test]
     fn scopes_have_keys_of_their_own() {
-        let edit = KeyEdit { read_scopes: vec!["branch".into(), "main".into()], write_scope: Some("branch".into()), ..edit() };
-        let keys = Keys::new(components(), &edit, Digest::of(b"policy")).expect("keys");
+        let edit =
+            KeyEdit { read_scopes: vec!["branch".into(), "main".into()], write_scope: Some("branch".into()), ..edit() };
+        let keys = Keys::new(&components(), &edit, Digest::of(b"policy")).expect("keys");
         assert_eq!(keys.write, Some(keys.read[0]));
         assert_ne!(keys.read[0], keys.read[1]);
     }

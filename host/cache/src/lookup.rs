@@ -20,7 +20,9 @@ pub enum Found {
 pub fn look_up(store: &Store, keys: &Keys, now: u64) -> Found {
     let mut why = "nothing like it has been built here";
     for key in &keys.read {
-        let Some(record) = store.read_record(&key.to_string()) else { continue };
+        let Some(record) = store.read_record(&key.to_string()) else {
+            continue;
+        };
         if keys.max_age.is_some_and(|age| now.saturating_sub(record.created_at) > age) {
             why = "the entry is older than the policy allows";
             continue;

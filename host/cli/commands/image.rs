@@ -3,9 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use image::{
-    ArchiveFormat, ArchiveSink, LayoutSink, Location, RegistrySink, Sink, Source, StoreSink,
-};
+use image::{ArchiveFormat, ArchiveSink, LayoutSink, Location, RegistrySink, Sink, Source, StoreSink};
 use oci::Reference;
 
 use crate::args::Global;
@@ -75,9 +73,7 @@ async fn transfer(global: &Global, from: &Location, to: &Location) -> Result<()>
         Location::Store(reference) => Box::new(StoreSink::new(&session.store, vec![reference.clone()])),
         Location::Layout(folder, name) => Box::new(LayoutSink::new(folder, names(name))?),
         Location::OciArchive(path, name) => Box::new(ArchiveSink::create(path, ArchiveFormat::Oci, names(name))?),
-        Location::DockerArchive(path, name) => {
-            Box::new(ArchiveSink::create(path, ArchiveFormat::Docker, names(name))?)
-        }
+        Location::DockerArchive(path, name) => Box::new(ArchiveSink::create(path, ArchiveFormat::Docker, names(name))?),
     };
     let digest = image::copy(source, &*sink, &|_| {}).await.with_context(|| format!("copying {from} to {to}"))?;
     print(&digest.to_string());

@@ -123,7 +123,9 @@ impl Lines {
     fn add(&mut self, bytes: &[u8]) -> Vec<String> {
         self.0.extend_from_slice(bytes);
         let mut lines = Vec::new();
-        while let Some(at) = self.0.iter().position(|byte| *byte == b'\n').or((self.0.len() > Self::LONGEST).then_some(Self::LONGEST)) {
+        while let Some(at) =
+            self.0.iter().position(|byte| *byte == b'\n').or((self.0.len() > Self::LONGEST).then_some(Self::LONGEST))
+        {
             let rest = self.0.split_off(at);
             let line = std::mem::replace(&mut self.0, rest.strip_prefix(b"\n").unwrap_or(&rest).to_vec());
             lines.push(clean(&line));

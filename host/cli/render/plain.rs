@@ -47,7 +47,9 @@ impl View for Plain {
                 self.running.insert(*id, Running { since: now, heard: now, out, error });
             }
             Event::Output { step, is_error, bytes } => {
-                let Some(running) = self.running.get_mut(step) else { return };
+                let Some(running) = self.running.get_mut(step) else {
+                    return;
+                };
                 running.heard = now;
                 let lines = if *is_error { running.error.add(bytes) } else { running.out.add(bytes) };
                 for line in lines {
@@ -55,13 +57,18 @@ impl View for Plain {
                 }
             }
             Event::Finished { step, cached } => {
-                let Some(mut running) = self.running.remove(step) else { return };
+                let Some(mut running) = self.running.remove(step) else {
+                    return;
+                };
                 self.rest(*step, &mut running);
-                let word = if *cached { "CACHED".to_owned() } else { format!("DONE {}", seconds(running.since.elapsed())) };
+                let word =
+                    if *cached { "CACHED".to_owned() } else { format!("DONE {}", seconds(running.since.elapsed())) };
                 write(&format!("#{} {word}\n", step.0 + 1));
             }
             Event::Failed(step) => {
-                let Some(mut running) = self.running.remove(step) else { return };
+                let Some(mut running) = self.running.remove(step) else {
+                    return;
+                };
                 self.rest(*step, &mut running);
                 write(&format!("#{} FAILED {}\n", step.0 + 1, seconds(running.since.elapsed())));
             }

@@ -101,7 +101,9 @@ impl View for Tty {
                 }
             }
             Event::Finished { step, cached } => {
-                let Some(running) = self.running.remove(step) else { return };
+                let Some(running) = self.running.remove(step) else {
+                    return;
+                };
                 self.done += 1;
                 let name = self.names.get(step).cloned().unwrap_or_default();
                 let word = if *cached { "CACHED".to_owned() } else { seconds(running.since.elapsed()) };
@@ -109,7 +111,9 @@ impl View for Tty {
                 self.above(&format!("{mark} {name}  {word}"));
             }
             Event::Failed(step) => {
-                let Some(running) = self.running.remove(step) else { return };
+                let Some(running) = self.running.remove(step) else {
+                    return;
+                };
                 let name = self.names.get(step).cloned().unwrap_or_default();
                 let mark = self.paint("31", "✗");
                 self.above(&format!("{mark} {name}  {}", seconds(running.since.elapsed())));

@@ -30,7 +30,9 @@ pub fn decompress<'r>(source: impl Read + Send + 'r) -> io::Result<Box<dyn Read 
 pub fn is_tar(source: impl Read + Send) -> bool {
     let Ok(plain) = decompress(source) else { return false };
     let mut archive = tar::Archive::new(plain);
-    let Ok(mut entries) = archive.entries() else { return false };
+    let Ok(mut entries) = archive.entries() else {
+        return false;
+    };
     matches!(entries.next(), Some(Ok(_)))
 }
 
@@ -78,7 +80,7 @@ pub fn read(source: impl Read + Send, keep_owners: bool) -> Result<Context, Erro
             mtime: Time { seconds: fraction.unwrap_or(seconds), nanoseconds: 0 },
             xattrs,
         };
-        let link = || found.link_name_bytes().map(|link| link.into_owned()).unwrap_or_default();
+        let link = || found.link_name_bytes().map(std::borrow::Cow::into_owned).unwrap_or_default();
         entry.kind = match header.entry_type() {
             tar::EntryType::Directory => Kind::Dir { opaque: false },
             tar::EntryType::Symlink => Kind::Symlink(link()),

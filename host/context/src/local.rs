@@ -51,7 +51,9 @@ impl Walk<'_> {
             }
             let path = found.path();
             let meta = fs::symlink_metadata(&path).map_err(|source| Error::Io { path: path.clone(), source })?;
-            let Some(entry) = self.entry(&child, &path, &meta)? else { continue };
+            let Some(entry) = self.entry(&child, &path, &meta)? else {
+                continue;
+            };
             if left_out {
                 pending.push((child.clone(), entry));
                 self.directory(&child, &child_matched, pending)?;
@@ -99,10 +101,7 @@ impl Walk<'_> {
             uid: 0,
             gid: 0,
             mtime: Time { seconds: meta.mtime(), nanoseconds: u32::try_from(meta.mtime_nsec()).unwrap_or(0) },
-            xattrs: xattrs
-                .into_iter()
-                .filter(|(name, _)| name == "security.capability")
-                .collect(),
+            xattrs: xattrs.into_iter().filter(|(name, _)| name == "security.capability").collect(),
         }))
     }
 }

@@ -22,7 +22,10 @@ enum Token {
     /// Anything.
     Everything,
     /// One byte of these ranges, or of none of them; never a slash.
-    Class { negated: bool, ranges: Vec<(u8, u8)> },
+    Class {
+        negated: bool,
+        ranges: Vec<(u8, u8)>,
+    },
 }
 
 impl Pattern {

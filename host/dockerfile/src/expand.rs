@@ -290,7 +290,9 @@ impl Expander<'_> {
             return Err(self.error(start, "syntax error: bad substitution"));
         }
         let missing = |expander: &Self| expander.error(start, "syntax error: missing '}'");
-        let Some(mut operator) = self.next() else { return Err(missing(self)) };
+        let Some(mut operator) = self.next() else {
+            return Err(missing(self));
+        };
         if operator == '}' {
             return Ok(match self.value(&name) {
                 Some(value) => value,
@@ -387,7 +389,11 @@ mod tests {
             ("é$x", "évalue"),
             ("$no.", "."),
         ] {
-            assert_eq!(word(text, &lookup, Options::default()).map(|e| e.words.concat()), Ok(expected.into()), "{text}");
+            assert_eq!(
+                word(text, &lookup, Options::default()).map(|e| e.words.concat()),
+                Ok(expected.into()),
+                "{text}"
+            );
         }
     }
 

@@ -19,7 +19,9 @@ pub(crate) fn announced(line: &str) -> Vec<Announced> {
         return Vec::new();
     }
     let options = Options { raw_quotes: true, raw_escapes: true, keep_unset: true, ..Options::default() };
-    let Ok(words) = expand::words(line, &|_| None, options) else { return Vec::new() };
+    let Ok(words) = expand::words(line, &|_| None, options) else {
+        return Vec::new();
+    };
     words.words.iter().filter_map(|word| announce(word)).collect()
 }
 

@@ -130,7 +130,9 @@ fn exec_form(text: &str, span: &Span) -> Result<Option<Vec<String>>, Diagnostic>
     if !text.starts_with('[') {
         return Ok(None);
     }
-    let Ok(serde_json::Value::Array(values)) = serde_json::from_str(text) else { return Ok(None) };
+    let Ok(serde_json::Value::Array(values)) = serde_json::from_str(text) else {
+        return Ok(None);
+    };
     let strings = values.into_iter().map(|value| match value {
         serde_json::Value::String(text) => Some(text),
         _ => None,
@@ -163,7 +165,9 @@ pub(crate) fn check_flags(instruction: &Instruction, spec: &Keyword) -> Result<(
         }
         seen.push(&flag.name);
         match (&flag.value, known.takes_value) {
-            (None, true) => return Err(error("MissingFlagValue", format!("missing a value on flag: --{}", flag.name))),
+            (None, true) => {
+                return Err(error("MissingFlagValue", format!("missing a value on flag: --{}", flag.name)));
+            }
             (Some(value), false) if !matches!(value.to_ascii_lowercase().as_str(), "true" | "false") => {
                 let message = format!("expecting boolean value for flag --{}, not: {value}", flag.name);
                 return Err(error("InvalidFlagValue", message));

@@ -176,7 +176,9 @@ fn global_args(instruction: &Instruction) -> Result<Vec<GlobalArg>, Diagnostic> 
         let message = format!("unknown flag: --{}", flag.name);
         return Err(Diagnostic::error("UnknownFlag", message, Some(flag.span.clone())));
     }
-    let Arguments::Text(text) = &instruction.arguments else { return Err(error("ARG has no JSON form")) };
+    let Arguments::Text(text) = &instruction.arguments else {
+        return Err(error("ARG has no JSON form"));
+    };
     let words = words::split(text, instruction.escape);
     if words.is_empty() {
         return Err(error("ARG requires at least one argument"));
@@ -198,8 +200,9 @@ fn from(line: Line) -> Result<Stage, Diagnostic> {
     for flag in &instruction.flags {
         if flag.name != "platform" {
             let message = format!("unknown flag: --{}", flag.name);
-            return Err(Diagnostic::error("UnknownFlag", message, Some(flag.span.clone()))
-                .with_help("FROM takes --platform"));
+            return Err(
+                Diagnostic::error("UnknownFlag", message, Some(flag.span.clone())).with_help("FROM takes --platform")
+            );
         }
         platform = Some(flag.value.clone().ok_or_else(|| error("missing a value on flag: --platform".into()))?);
     }
@@ -216,7 +219,9 @@ fn from(line: Line) -> Result<Stage, Diagnostic> {
         let legal = name.bytes().next().is_some_and(|b| b.is_ascii_lowercase())
             && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
         if !legal {
-            return Err(error(format!("invalid name for build stage: \"{name}\", name can't start with a number or contain symbols")));
+            return Err(error(format!(
+                "invalid name for build stage: \"{name}\", name can't start with a number or contain symbols"
+            )));
         }
     }
     Ok(Stage { name, base: base.to_owned(), platform, lines: Vec::new(), line })
@@ -238,7 +243,12 @@ mod tests {
             allows_heredoc: heredoc,
             allows_exec_form: exec,
         };
-        vec![spec("RUN", true, true), spec("COPY", true, true), spec("ENV", false, false), spec("ONBUILD", false, false)]
+        vec![
+            spec("RUN", true, true),
+            spec("COPY", true, true),
+            spec("ENV", false, false),
+            spec("ONBUILD", false, false),
+        ]
     }
 
     fn message(text: &str) -> String {
@@ -281,13 +291,22 @@ mod tests {
         assert_eq!(message("FROM a\nRNU x"), "2:1: unknown instruction: RNU");
         assert_eq!(message("RUN x"), "1:1: no build stage in current context: RUN stands before the first FROM");
         assert_eq!(message("FROM a b"), "1:1: FROM requires either one or three arguments");
-        assert_eq!(message("FROM a AS 1x"), "1:1: invalid name for build stage: \"1x\", name can't start with a number or contain symbols");
+        assert_eq!(
+            message("FROM a AS 1x"),
+            "1:1: invalid name for build stage: \"1x\", name can't start with a number or contain symbols"
+        );
         assert_eq!(message("FROM a\nRUN --mont=x y"), "2:5: unknown flag: --mont");
         assert_eq!(message("FROM a\nRUN --mount y"), "2:5: missing a value on flag: --mount");
         assert_eq!(message("FROM a\nRUN --link --link y"), "2:12: duplicate flag specified: link");
         assert_eq!(message("FROM a\nRUN --link=2 y"), "2:5: expecting boolean value for flag --link, not: 2");
-        assert_eq!(message("FROM a\nRUN [\"a\", 1]"), "2:5: when using JSON array syntax, arrays must be comprised of strings only");
-        assert_eq!(message("FROM a\nCOPY <<E /\nx\n"), "2:1: unterminated heredoc: `E` stands on no line of its own below");
+        assert_eq!(
+            message("FROM a\nRUN [\"a\", 1]"),
+            "2:5: when using JSON array syntax, arrays must be comprised of strings only"
+        );
+        assert_eq!(
+            message("FROM a\nCOPY <<E /\nx\n"),
+            "2:1: unterminated heredoc: `E` stands on no line of its own below"
+        );
         assert_eq!(message("# escape=x\nFROM a"), "1:1: invalid escape token 'x' does not match ` or \\");
         assert_eq!(message("# escape=`\n# escape=`\nFROM a"), "2:1: only one escape parser directive can be used");
     }

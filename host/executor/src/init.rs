@@ -18,13 +18,16 @@ use crate::user::{self, User};
 /// Nobody needs a longer file of users.
 const LARGEST: u64 = 16 << 20;
 
+/// The root, who the command runs as, and which calls it may make.
+pub(crate) type Confined = (Root, User, Filter);
+
 /// Makes the root file system; gives what was put into it only to mount on.
-pub(crate) fn prepare(spec: &Spec) -> (Vec<String>, Result<(Root, User, Filter), String>) {
+pub(crate) fn prepare(spec: &Spec) -> (Vec<String>, Result<Confined, String>) {
     let (stubs, root) = rootfs::enter(spec);
     (stubs, root.and_then(|root| confine(spec, root)))
 }
 
-fn confine(spec: &Spec, root: Root) -> Result<(Root, User, Filter), String> {
+fn confine(spec: &Spec, root: Root) -> Result<Confined, String> {
     let read = |path: &str| -> String {
         let mut text = Vec::new();
         // An image without the file has no users but numbers.
@@ -39,7 +42,8 @@ fn confine(spec: &Spec, root: Root) -> Result<(Root, User, Filter), String> {
         .during(format!("making the working directory {}", spec.working_dir))?;
     for path in made {
         let (uid, gid) = (Uid::from_raw(0), Gid::from_raw(0));
-        chownat(&root, &path, Some(uid), Some(gid), sys::rustix::fs::AtFlags::empty()).during("the working directory")?;
+        chownat(&root, &path, Some(uid), Some(gid), sys::rustix::fs::AtFlags::empty())
+            .during("the working directory")?;
     }
     sys::rustix::system::sethostname(rootfs::HOSTNAME.as_bytes()).during("setting the host name")?;
     if spec.network == crate::Network::None {
@@ -70,7 +74,9 @@ pub(crate) fn become_command(spec: &Spec, user: &User, filter: &Filter) -> (i32,
     if !env.iter().any(|(name, _)| name == "HOME") {
         env.push(("HOME".into(), user.home.clone()));
     }
-    let Some((program, arguments)) = spec.argv.split_first() else { return failed("there is no command".into()) };
+    let Some((program, arguments)) = spec.argv.split_first() else {
+        return failed("there is no command".into());
+    };
     let path = env.iter().rev().find(|(name, _)| name == "PATH").map_or("", |(_, path)| path.as_str());
     let program_path = match find(program, path) {
         Ok(found) => found,

@@ -87,12 +87,14 @@ fn pivot(root: &Path) -> Result<(), String> {
 
 impl Rootfs {
     fn fill(&mut self, spec: &Spec) -> Result<(), String> {
-        let safe = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+        let safe =
+            MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;
         let proc = mount::fresh("proc", &[], safe).during("mounting /proc")?;
         self.attach(&proc, "/proc", true)?;
         self.devices()?;
         self.sysfs(spec)?;
-        let hosts = format!("127.0.0.1\tlocalhost {HOSTNAME}\n::1\tlocalhost ip6-localhost ip6-loopback\n{}", spec.hosts);
+        let hosts =
+            format!("127.0.0.1\tlocalhost {HOSTNAME}\n::1\tlocalhost ip6-localhost ip6-loopback\n{}", spec.hosts);
         for (target, content) in [("/etc/hosts", hosts.into_bytes()), ("/etc/resolv.conf", spec.resolv_conf.clone())] {
             self.file(target, &content, 0, 0, 0o644, true)?;
         }
@@ -103,7 +105,9 @@ impl Rootfs {
             self.mask(path)?;
         }
         for path in READ_ONLY {
-            let Ok(file) = self.root.open_inside(Path::new(path), OFlags::PATH) else { continue };
+            let Ok(file) = self.root.open_inside(Path::new(path), OFlags::PATH) else {
+                continue;
+            };
             let copy = mount::clone_tree(file.as_fd(), true).during(path)?;
             mount::set_read_only(copy.as_fd(), true).during(path)?;
             mount::attach(copy.as_fd(), file.as_fd()).during(path)?;
@@ -146,7 +150,9 @@ impl Rootfs {
         let folder = self.root.open_inside(Path::new("dev"), OFlags::RDONLY | OFlags::DIRECTORY).during("/dev")?;
         for name in DEVICES {
             let outer = Path::new("/dev").join(name);
-            let Ok(outer) = sys::rustix::fs::open(&outer, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) else { continue };
+            let Ok(outer) = sys::rustix::fs::open(&outer, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) else {
+                continue;
+            };
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
             let inner = openat(&folder, name, flags, Mode::from_raw_mode(0o666)).during(name)?;
             let copy = mount::clone_tree(outer.as_fd(), false).during(format!("mounting /dev/{name}"))?;
@@ -158,11 +164,7 @@ impl Rootfs {
         let safe = attributes | MountAttrFlags::MOUNT_ATTR_NOEXEC;
         let pts = mount::fresh("devpts", &[("newinstance", ""), ("ptmxmode", "0666"), ("mode", "0620")], safe);
         self.attach(&pts.during("mounting /dev/pts")?, "/dev/pts", true)?;
-        let shm = mount::fresh(
-            "tmpfs",
-            &[("mode", "1777"), ("size", "64m")],
-            safe | MountAttrFlags::MOUNT_ATTR_NODEV,
-        );
+        let shm = mount::fresh("tmpfs", &[("mode", "1777"), ("size", "64m")], safe | MountAttrFlags::MOUNT_ATTR_NODEV);
         self.attach(&shm.during("mounting /dev/shm")?, "/dev/shm", true)?;
         if let Ok(queues) = mount::fresh("mqueue", &[], safe | MountAttrFlags::MOUNT_ATTR_NODEV) {
             self.attach(&queues, "/dev/mqueue", true)?;
@@ -197,7 +199,9 @@ impl Rootfs {
     }
 
     fn mask(&self, path: &str) -> Result<(), String> {
-        let Ok(target) = self.root.open_inside(Path::new(path), OFlags::PATH) else { return Ok(()) };
+        let Ok(target) = self.root.open_inside(Path::new(path), OFlags::PATH) else {
+            return Ok(());
+        };
         let stat = fstat(&target).during(path)?;
         let cover = if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
             mount::fresh("tmpfs", &[("size", "0"), ("mode", "0")], MountAttrFlags::MOUNT_ATTR_RDONLY).during(path)?
@@ -209,7 +213,15 @@ impl Rootfs {
     }
 
     /// Mounts a file that is nowhere on disk.
-    fn file(&mut self, target: &str, content: &[u8], uid: u32, gid: u32, mode: u32, read_only: bool) -> Result<(), String> {
+    fn file(
+        &mut self,
+        target: &str,
+        content: &[u8],
+        uid: u32,
+        gid: u32,
+        mode: u32,
+        read_only: bool,
+    ) -> Result<(), String> {
         let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
         let memory = mount::fresh("tmpfs", &[("mode", "700")], attributes).during("memory for a file")?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
@@ -273,16 +285,14 @@ impl Rootfs {
                 let parking = self.target("/dev/shm", true).during("/dev/shm")?;
                 mount::attach(trees.as_fd(), parking.as_fd()).during("its trees")?;
                 let parked = self.root.open_inside(Path::new("dev/shm"), OFlags::PATH).during("/dev/shm")?;
-                let copy = Root::open(Path::new(&format!(
-                    "/proc/self/fd/{}",
-                    std::os::fd::AsRawFd::as_raw_fd(&parked)
-                )))
-                .and_then(|root| {
-                    let source = Path::new(source.trim_start_matches('/'));
-                    let file = root.open_inside(source, OFlags::PATH)?;
-                    let is_dir = FileType::from_raw_mode(fstat(&file)?.st_mode) == FileType::Directory;
-                    Ok((mount::clone_tree(file.as_fd(), false)?, is_dir))
-                });
+                let copy =
+                    Root::open(Path::new(&format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&parked))))
+                        .and_then(|root| {
+                            let source = Path::new(source.trim_start_matches('/'));
+                            let file = root.open_inside(source, OFlags::PATH)?;
+                            let is_dir = FileType::from_raw_mode(fstat(&file)?.st_mode) == FileType::Directory;
+                            Ok((mount::clone_tree(file.as_fd(), false)?, is_dir))
+                        });
                 mount::detach(Path::new(&format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&parked))))
                     .during("its trees")?;
                 let (copy, is_dir) = copy.during(source)?;

@@ -16,7 +16,9 @@ pub fn main() -> i32 {
     match read_spec() {
         Ok(spec) => {
             // Opened before process 1, which shares this mount namespace, changes the root of both.
-            let Ok(mut file) = fs::File::create(&spec.outcome) else { return 1 };
+            let Ok(mut file) = fs::File::create(&spec.outcome) else {
+                return 1;
+            };
             let outcome = run(&spec);
             i32::from(std::io::Write::write_all(&mut file, &encode(&outcome)).is_err())
         }

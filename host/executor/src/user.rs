@@ -56,18 +56,22 @@ pub fn resolve(spec: &str, passwd: &str, group: &str) -> Result<User, Unknown> {
             let is_member = |row: &&Vec<String>| {
                 !name.is_empty() && row.get(3).is_some_and(|members| members.split(',').any(|member| member == name))
             };
-            (gid, groups.iter().filter(is_member).filter_map(|row| field(row, 2)).collect())
+            let others = groups.iter().filter(is_member).filter_map(|row| field(row, 2));
+            (gid, others.filter(|other| *other != gid).collect())
         }
     };
-    Ok(User { uid, gid, groups: extra, home: home.to_owned() })
+    // As initgroups(3) and containerd have it, a process is in its own group as well.
+    let groups = std::iter::once(gid).chain(extra).collect();
+    Ok(User { uid, gid, groups, home: home.to_owned() })
 }
 
 fn find_group(name: &str, groups: &[Vec<String>]) -> Result<u32, Unknown> {
     let by_name = groups.iter().find(|row| row.first().is_some_and(|known| known == name));
-    by_name
-        .and_then(|row| row.get(2)?.parse().ok())
-        .or_else(|| name.parse().ok())
-        .ok_or_else(|| Unknown { kind: "group", name: name.to_owned(), file: "group" })
+    by_name.and_then(|row| row.get(2)?.parse().ok()).or_else(|| name.parse().ok()).ok_or_else(|| Unknown {
+        kind: "group",
+        name: name.to_owned(),
+        file: "group",
+    })
 }
 
 #[cfg(test)]
@@ -83,12 +87,12 @@ mod tests {
 
     #[test]
     fn names_and_numbers_are_resolved() {
-        assert_eq!(ids(""), Some((0, 0, vec![4], "/root".into())));
-        assert_eq!(ids("www"), Some((33, 33, vec![8], "/var/www".into())));
-        assert_eq!(ids("33"), Some((33, 33, vec![8], "/var/www".into())));
-        assert_eq!(ids("www:mail"), Some((33, 8, vec![], "/var/www".into())));
-        assert_eq!(ids("7:9"), Some((7, 9, vec![], "/".into())));
-        assert_eq!(ids("1000"), Some((5, 5, vec![], "/odd".into())));
+        assert_eq!(ids(""), Some((0, 0, vec![0, 4], "/root".into())));
+        assert_eq!(ids("www"), Some((33, 33, vec![33, 8], "/var/www".into())));
+        assert_eq!(ids("33"), Some((33, 33, vec![33, 8], "/var/www".into())));
+        assert_eq!(ids("www:mail"), Some((33, 8, vec![8], "/var/www".into())));
+        assert_eq!(ids("7:9"), Some((7, 9, vec![9], "/".into())));
+        assert_eq!(ids("1000"), Some((5, 5, vec![5], "/odd".into())));
         assert_eq!(ids("nobody"), None);
         assert_eq!(ids("www:nogroup"), None);
     }

@@ -64,7 +64,9 @@ impl ArchiveSource {
             entries.insert(name, (entry.raw_file_position(), entry.size()));
         }
         let read = |name: &str| -> Result<Option<Vec<u8>>, Error> {
-            let Some((offset, length)) = entries.get(name) else { return Ok(None) };
+            let Some((offset, length)) = entries.get(name) else {
+                return Ok(None);
+            };
             if *length > LARGEST_DOCUMENT {
                 return Err(malformed(format!("{name} is too large")));
             }
@@ -89,15 +91,17 @@ impl ArchiveSource {
             return Ok(Self { path: path.to_owned(), root: Document { descriptor, bytes }, blobs });
         }
         // Docker's older archives: layers by path, and no digests at all.
-        let text = read("manifest.json")?.ok_or_else(|| malformed("it holds no index.json and no manifest.json".into()))?;
+        let text =
+            read("manifest.json")?.ok_or_else(|| malformed("it holds no index.json and no manifest.json".into()))?;
         let lines: Vec<DockerLine> = serde_json::from_slice(&text).map_err(parse_error)?;
         let is_wanted = |line: &&DockerLine| match wanted {
             Some(wanted) => line.repo_tags.iter().flatten().any(|tag| tag == wanted),
             None => true,
         };
-        let line = lines.iter().find(is_wanted).ok_or_else(|| {
-            Error::NotFound(format!("{} in {}", wanted.unwrap_or("an image"), path.display()))
-        })?;
+        let line = lines
+            .iter()
+            .find(is_wanted)
+            .ok_or_else(|| Error::NotFound(format!("{} in {}", wanted.unwrap_or("an image"), path.display())))?;
         let mut add = |name: &str, kind: &str| -> Result<Descriptor, Error> {
             let part = *entries.get(name).ok_or_else(|| malformed(format!("{name} is missing")))?;
             let digest = digest_part(path, part.0, part.1)?;
@@ -254,7 +258,8 @@ impl ArchiveSink {
         append(&mut state.tar, "index.json", &text).at(&self.path)?;
         if self.format == ArchiveFormat::Docker {
             let manifest: Manifest = serde_json::from_slice(&document.bytes).map_err(malformed)?;
-            let place = |descriptor: &Descriptor| format!("blobs/{}", descriptor.digest().to_string().replace(':', "/"));
+            let place =
+                |descriptor: &Descriptor| format!("blobs/{}", descriptor.digest().to_string().replace(':', "/"));
             let line = DockerLine {
                 config: place(manifest.config()),
                 repo_tags: Some(self.names.clone()).filter(|names| !names.is_empty()),
@@ -295,12 +300,12 @@ impl Sink for ArchiveSink {
         Box::pin(async move {
             let digest = digest_of(descriptor)
                 .map_err(|error| Error::Malformed { what: "a layer".into(), reason: error.to_string() })?;
-            let mut pieces = source.open().await.at(&self.path)?;
-            // One entry at a time: an archive has no room for two that grow.
+            // One entry at a time, in the order in which they came: an archive has no room for two that grow.
             let mut state = self.state.lock().await;
             if !state.there.insert(digest) {
                 return Ok(Pushed::Exists);
             }
+            let mut pieces = source.open().await.at(&self.path)?;
             let (size, mut written) = (descriptor.size(), 0);
             let mut header = header(size);
             header.set_path(format!("blobs/sha256/{}", digest.hex())).at(&self.path)?;

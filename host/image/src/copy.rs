@@ -58,7 +58,7 @@ fn copy_document<'f>(
     Box::pin(async move {
         let malformed =
             |error: serde_json::Error| Error::Malformed { what: "the image".into(), reason: error.to_string() };
-        if media_type::is_index(&document.descriptor.media_type().to_string()) {
+        if media_type::is_index(document.descriptor.media_type().as_ref()) {
             let index: Index = serde_json::from_slice(&document.bytes).map_err(malformed)?;
             for descriptor in index.manifests() {
                 let bytes = source.document(descriptor).await?;
@@ -93,7 +93,7 @@ pub async fn copy_blobs(
         report(&Copied { descriptor, how });
         Ok::<_, Error>(())
     };
-    let mut running = stream::iter(blobs).map(send).buffer_unordered(PARALLEL);
+    let mut running = stream::iter(blobs).map(send).buffered(PARALLEL);
     while let Some(result) = running.next().await {
         result?;
     }

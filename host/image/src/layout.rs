@@ -30,7 +30,8 @@ pub(crate) fn select(index: &Index, wanted: Option<&str>, what: &str) -> Result<
     let name = |descriptor: &Descriptor| descriptor.annotations().as_ref()?.get(REF_NAME).cloned();
     let matches = |descriptor: &&Descriptor, wanted: &str| {
         let tag_of_name = |name: String| {
-            name == wanted || name.parse::<Reference>().is_ok_and(|r| r.tag() == Some(wanted) || r.to_string() == wanted)
+            name == wanted
+                || name.parse::<Reference>().is_ok_and(|r| r.tag() == Some(wanted) || r.to_string() == wanted)
         };
         descriptor.digest().to_string() == wanted || name(descriptor).is_some_and(tag_of_name)
     };
@@ -40,10 +41,12 @@ pub(crate) fn select(index: &Index, wanted: Option<&str>, what: &str) -> Result<
         (None, [only]) => Some(only),
         (None, _) => manifests.iter().find(|descriptor| matches(descriptor, "latest")),
     };
-    found.cloned().ok_or_else(|| Error::NotFound(match wanted {
-        Some(wanted) => format!("{wanted} in {what}"),
-        None => format!("an image to choose in {what} (it holds {}; say which)", manifests.len()),
-    }))
+    found.cloned().ok_or_else(|| {
+        Error::NotFound(match wanted {
+            Some(wanted) => format!("{wanted} in {what}"),
+            None => format!("an image to choose in {what} (it holds {}; say which)", manifests.len()),
+        })
+    })
 }
 
 impl LayoutSource {
@@ -140,10 +143,8 @@ impl LayoutSink {
         });
         manifests.extend(named(&document.descriptor, &self.names));
         index.set_manifests(manifests);
-        let text = serde_json::to_vec(&index).map_err(|error| Error::Malformed {
-            what: path.display().to_string(),
-            reason: error.to_string(),
-        })?;
+        let text = serde_json::to_vec(&index)
+            .map_err(|error| Error::Malformed { what: path.display().to_string(), reason: error.to_string() })?;
         fs::write(&path, text).at(path)
     }
 }

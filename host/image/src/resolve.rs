@@ -2,8 +2,8 @@
 
 use oci::{Descriptor, DiffId, Digest, ImageConfig, Index, Manifest, Platform, digest_of, media_type};
 
-use crate::error::Error;
 use crate::Source;
+use crate::error::Error;
 
 /// One image: its configuration, and the blobs of its layers.
 #[derive(Clone, Debug)]
@@ -32,7 +32,7 @@ pub async fn resolve(source: &dyn Source, name: &str, platform: &Platform, exact
     let root = source.root().await?;
     let (mut descriptor, mut bytes) = (root.descriptor, root.bytes);
     let mut depth = 0;
-    while media_type::is_index(&descriptor.media_type().to_string()) {
+    while media_type::is_index(descriptor.media_type().as_ref()) {
         depth += 1;
         if depth > DEEPEST {
             return Err(malformed("its indexes are nested too deeply".into()));

@@ -9,8 +9,8 @@ use oci::{Descriptor, Digest, digest_of};
 use registry::{BlobSource, Bytes};
 use store::Store;
 
-use crate::error::Error;
 use crate::Source;
+use crate::error::Error;
 
 /// Bytes of one piece.
 const PIECE: usize = 256 << 10;

@@ -114,7 +114,9 @@ impl ChainId {
     #[must_use]
     pub fn of(layers: &[DiffId]) -> Option<Self> {
         let (first, rest) = layers.split_first()?;
-        Some(rest.iter().fold(Self(first.0), |chain, layer| Self(Digest::of(format!("{} {layer}", chain.0).as_bytes()))))
+        Some(
+            rest.iter().fold(Self(first.0), |chain, layer| Self(Digest::of(format!("{} {layer}", chain.0).as_bytes()))),
+        )
     }
 }
 

@@ -122,11 +122,7 @@ impl From<&oci_spec::image::Platform> for Platform {
         Self {
             os_version: platform.os_version().clone(),
             os_features: platform.os_features().clone().unwrap_or_default(),
-            ..Self::new(
-                &platform.os().to_string(),
-                &platform.architecture().to_string(),
-                platform.variant().as_deref(),
-            )
+            ..Self::new(&platform.os().to_string(), &platform.architecture().to_string(), platform.variant().as_deref())
         }
     }
 }

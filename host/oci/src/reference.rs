@@ -111,9 +111,7 @@ fn is_path_component(part: &str) -> bool {
 
 fn is_tag(tag: &str) -> bool {
     let word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
-    tag.len() <= 128
-        && tag.bytes().next().is_some_and(word)
-        && tag.bytes().all(|b| word(b) || matches!(b, b'.' | b'-'))
+    tag.len() <= 128 && tag.bytes().next().is_some_and(word) && tag.bytes().all(|b| word(b) || matches!(b, b'.' | b'-'))
 }
 
 impl FromStr for Reference {
@@ -141,8 +139,7 @@ impl FromStr for Reference {
             _ => ("docker.io", name.to_owned()),
         };
         let registry = if registry == "index.docker.io" { "docker.io" } else { registry };
-        let repository =
-            if registry == "docker.io" && !path.contains('/') { format!("library/{path}") } else { path };
+        let repository = if registry == "docker.io" && !path.contains('/') { format!("library/{path}") } else { path };
         if !is_legal_host(registry) {
             return Err(error("the registry is not a host name"));
         }

@@ -331,11 +331,7 @@ mod tests {
         let whiteout = Entry { kind: Kind::Whiteout, ..dir() };
         let opaque = Entry { kind: Kind::Dir { opaque: true }, ..dir() };
         let layer = Layer {
-            entries: vec![
-                (b"d".to_vec(), opaque),
-                (b"d/new".to_vec(), link("y")),
-                (b"gone".to_vec(), whiteout),
-            ],
+            entries: vec![(b"d".to_vec(), opaque), (b"d/new".to_vec(), link("y")), (b"gone".to_vec(), whiteout)],
         };
         lower.apply(&layer, DiffId(Digest::of(b"layer")));
         let paths: Vec<_> = lower.iter().map(|(path, _)| String::from_utf8_lossy(path).into_owned()).collect();

@@ -256,17 +256,14 @@ fn mount(mount: ir::Mount) -> Result<Mount, String> {
             mode: secret.mode & 0o777,
             as_env: secret.as_env.map(no_nul).transpose()?,
         }),
-        ir::MountKind::Ssh(ssh) => MountKind::Ssh {
-            id: ssh.id,
-            required: ssh.required,
-            uid: ssh.uid,
-            gid: ssh.gid,
-            mode: ssh.mode & 0o777,
-        },
+        ir::MountKind::Ssh(ssh) => {
+            MountKind::Ssh { id: ssh.id, required: ssh.required, uid: ssh.uid, gid: ssh.gid, mode: ssh.mode & 0o777 }
+        }
         ir::MountKind::File(file) => MountKind::File { content: file.content, mode: file.mode & 0o777 },
     };
     let target = mount.target.map(no_nul).transpose()?;
-    let may_lack_target = matches!(&kind, MountKind::Secret(secret) if !secret.as_file) || matches!(kind, MountKind::Ssh { .. });
+    let may_lack_target =
+        matches!(&kind, MountKind::Secret(secret) if !secret.as_file) || matches!(kind, MountKind::Ssh { .. });
     match &target {
         Some(target) if !target.starts_with('/') || target == "/" => {
             Err(format!("the mount target `{target}` is not an absolute path below the root"))
@@ -444,7 +441,9 @@ fn mount_out(mount: &Mount) -> ir::Mount {
 }
 
 fn copy_out(copy: &CopyOp) -> ir::CopyOp {
-    let unpack = |unpack: bool| if unpack { ir::Unpack::Archives } else { ir::Unpack::Never };
+    let unpack = |unpack: bool| {
+        if unpack { ir::Unpack::Archives } else { ir::Unpack::Never }
+    };
     let source = |source: &CopySource| match source {
         CopySource::Context { patterns, unpack: archives } => {
             ir::CopySource::Context(ir::PathSource { patterns: patterns.clone(), unpack: unpack(*archives) })

@@ -88,7 +88,8 @@ impl Engine {
     /// # Errors
     /// When the machine cannot run it.
     pub fn new(cache: Option<&Path>, user: u32) -> Result<Self, Error> {
-        let failed = |error: wasmtime::Error| Error::NotAPlugin { origin: "the runtime".into(), reason: format!("{error:#}") };
+        let failed =
+            |error: wasmtime::Error| Error::NotAPlugin { origin: "the runtime".into(), reason: format!("{error:#}") };
         let engine = wasmtime::Engine::new(&config(false)).map_err(failed)?;
         let ticker = engine.weak();
         // Detached: it ends with the engine, and does nothing but count.
@@ -133,10 +134,8 @@ impl Engine {
     }
 
     fn loaded(&self, source: &str, digest: Digest, component: Component) -> Result<Loaded, Error> {
-        let kind = worlds::kind(&self.engine, &component).map_err(|reason| Error::NotAPlugin {
-            origin: source.to_owned(),
-            reason,
-        })?;
+        let kind = worlds::kind(&self.engine, &component)
+            .map_err(|reason| Error::NotAPlugin { origin: source.to_owned(), reason })?;
         Ok(Loaded { component, digest, source: source.to_owned(), kind })
     }
 
@@ -145,7 +144,8 @@ impl Engine {
     /// # Errors
     /// When the bytes are no component.
     pub fn precompile(wasm: &[u8]) -> Result<Vec<u8>, Error> {
-        let invalid = |error: wasmtime::Error| Error::NotAPlugin { origin: "the component".into(), reason: format!("{error:#}") };
+        let invalid =
+            |error: wasmtime::Error| Error::NotAPlugin { origin: "the component".into(), reason: format!("{error:#}") };
         let engine = wasmtime::Engine::new(&config(true)).map_err(invalid)?;
         engine.precompile_component(wasm).map_err(invalid)
     }

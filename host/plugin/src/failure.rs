@@ -106,7 +106,8 @@ impl Failure {
                 trace.frames().iter().map(name).collect()
             })
             .unwrap_or_default();
-        let recursing = frames.len() > FRAMES && frames.iter().take(64).collect::<std::collections::BTreeSet<_>>().len() <= 4;
+        let recursing =
+            frames.len() > FRAMES && frames.iter().take(64).collect::<std::collections::BTreeSet<_>>().len() <= 4;
         let reason = match error.downcast_ref::<wasmtime::Trap>() {
             Some(wasmtime::Trap::Interrupt) => {
                 format!("it ran longer than the {} ms that a call may take", limits.time.as_millis())

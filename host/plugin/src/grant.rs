@@ -112,7 +112,8 @@ impl Grants {
         if granted {
             return Ok(());
         }
-        let file = if request == Request::Context { "plywood.toml or your own config.toml" } else { "your own config.toml" };
+        let file =
+            if request == Request::Context { "plywood.toml or your own config.toml" } else { "your own config.toml" };
         let help = format!("to allow it, add `{line}` under [plugins.{plugin}.allow] in {file}");
         Err(Refusal { plugin: plugin.to_owned(), what, help })
     }

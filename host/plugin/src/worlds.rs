@@ -12,12 +12,12 @@ use wasmtime_wasi::p2::bindings::cli;
 
 use crate::bindings::shared::plywood::plugin as api;
 use crate::bindings::{cache_policy, credential, instruction};
+use crate::convert;
 use crate::engine::{Callee, Engine, Limits, Loaded, TICK};
 use crate::failure::{Error, Failure, Identity};
 use crate::grant::Grants;
 use crate::imports::Imports;
 use crate::state::{StageHandle, State};
-use crate::convert;
 
 /// What a plugin is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -87,10 +87,10 @@ impl Linkers {
             cli::terminal_stdin::add_to_linker::<State, WasiCli>(l, State::cli)?;
             cli::terminal_stdout::add_to_linker::<State, WasiCli>(l, State::cli)?;
             cli::terminal_stderr::add_to_linker::<State, WasiCli>(l, State::cli)?;
-            wasmtime_wasi::p2::bindings::random::insecure_seed::add_to_linker::<State, wasmtime_wasi::random::WasiRandom>(
-                l,
-                |state| wasmtime_wasi::WasiView::ctx(state).ctx.random(),
-            )?;
+            wasmtime_wasi::p2::bindings::random::insecure_seed::add_to_linker::<
+                State,
+                wasmtime_wasi::random::WasiRandom,
+            >(l, |state| wasmtime_wasi::WasiView::ctx(state).ctx.random())?;
             api::types::add_to_linker::<State, HasSelf<_>>(l, |s| s)?;
             api::log::add_to_linker::<State, HasSelf<_>>(l, |s| s)?;
             api::settings::add_to_linker::<State, HasSelf<_>>(l, |s| s)?;

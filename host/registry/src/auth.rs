@@ -175,13 +175,16 @@ impl Client {
         attempt: u32,
     ) -> Result<Authorization, Error> {
         let anonymous = Authorization { value: None, who: "an anonymous user".into(), good_until: None };
-        let Some((challenge, line)) = challenge else { return Ok(anonymous) };
+        let Some((challenge, line)) = challenge else {
+            return Ok(anonymous);
+        };
         let mut scopes = scopes.to_vec();
         scopes.sort();
         scopes.dedup();
         let slot = (registry.to_owned(), scopes);
         if attempt == 0
-            && let Some(known) = self.session.tokens.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get(&slot)
+            && let Some(known) =
+                self.session.tokens.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get(&slot)
             && known.good_until.is_none_or(|until| Instant::now() < until)
         {
             return Ok(known.clone());
@@ -267,9 +270,7 @@ impl Client {
                 }
                 let request = Request::new(Method::GET, url);
                 match identity {
-                    Identity::Basic(user, password) => {
-                        request.header(header::AUTHORIZATION, &basic(user, password))
-                    }
+                    Identity::Basic(user, password) => request.header(header::AUTHORIZATION, &basic(user, password)),
                     _ => request,
                 }
             }
@@ -315,7 +316,9 @@ mod tests {
             Some(Challenge::Bearer { realm: realm.into(), service: service.map(str::to_owned) })
         };
         assert_eq!(
-            challenge(r#"Bearer realm="https://auth.example/token",service="r.example",scope="repository:a:pull,push""#),
+            challenge(
+                r#"Bearer realm="https://auth.example/token",service="r.example",scope="repository:a:pull,push""#
+            ),
             bearer("https://auth.example/token", Some("r.example"))
         );
         assert_eq!(challenge(r#"bearer realm=https://a/t"#), bearer("https://a/t", None));

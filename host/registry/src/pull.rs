@@ -224,10 +224,8 @@ impl BlobStream {
             match http::retry::pause(self.breaks, None) {
                 Some(pause) => tokio::time::sleep(pause).await,
                 None => {
-                    return Err(error.map_or_else(
-                        || self.mismatch(format!("{} of {} bytes", self.done, self.size)),
-                        Error::Http,
-                    ));
+                    return Err(error
+                        .map_or_else(|| self.mismatch(format!("{} of {} bytes", self.done, self.size)), Error::Http));
                 }
             }
         }

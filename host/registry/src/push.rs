@@ -48,7 +48,9 @@ impl Client {
         if self.has_blob(reference, digest, Access::Push).await? {
             return Ok(Pushed::Exists);
         }
-        let Some(upload) = self.start_upload(reference, digest, mount).await? else { return Ok(Pushed::Mounted) };
+        let Some(upload) = self.start_upload(reference, digest, mount).await? else {
+            return Ok(Pushed::Mounted);
+        };
         self.send(reference, digest, descriptor.size(), source, upload).await?;
         Ok(Pushed::Sent)
     }
@@ -133,7 +135,9 @@ impl Client {
         use futures_util::StreamExt as _;
         /// Small enough for any proxy that has been met, large enough for S3's parts.
         const PIECE: usize = 8 << 20;
-        let Some(mut upload) = self.start_upload(reference, digest, None).await? else { return Ok(()) };
+        let Some(mut upload) = self.start_upload(reference, digest, None).await? else {
+            return Ok(());
+        };
         let mut pieces = source.open().await.map_err(Error::Source)?;
         let mut at = 0u64;
         let mut ended = false;
@@ -221,7 +225,7 @@ impl Client {
 /// Where the registry wants what comes next: a whole URL, or a path of its own.
 fn location(reference: &Reference, response: &http::Response) -> Result<String, Error> {
     let value = response.headers().get(header::LOCATION).and_then(|value| value.to_str().ok());
-    value.map(str::to_owned).ok_or_else(|| {
-        Error::Malformed(reference.registry().to_owned(), "it gave no place to send the blob to".into())
-    })
+    value
+        .map(str::to_owned)
+        .ok_or_else(|| Error::Malformed(reference.registry().to_owned(), "it gave no place to send the blob to".into()))
 }

@@ -130,15 +130,12 @@ impl Client {
 
     /// Makes a call, its body made anew for each try: again after trouble on the way or the server's side, and with new
     /// authority after a refusal.
-    pub(crate) async fn call_with(
-        &self,
-        call: &Call<'_>,
-        payload: Payload<'_>,
-    ) -> Result<Response, Error> {
+    pub(crate) async fn call_with(&self, call: &Call<'_>, payload: Payload<'_>) -> Result<Response, Error> {
         let endpoint = self.endpoint_of(call.registry).await?;
         let url = endpoint.base.join(&call.path).map_err(|e| Error::Malformed(call.path.clone(), e.to_string()))?;
         // Authority is for the registry itself: not for the storage that it sends uploads or downloads to.
-        let own = url.host_str() == endpoint.base.host_str() && url.port_or_known_default() == endpoint.base.port_or_known_default();
+        let own = url.host_str() == endpoint.base.host_str()
+            && url.port_or_known_default() == endpoint.base.port_or_known_default();
         let mut challenge = endpoint.challenge.clone();
         let (mut tries, mut refusals) = (0, 0);
         loop {
@@ -187,9 +184,7 @@ impl Client {
                     }
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }
-                Ok(response)
-                    if matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) =>
-                {
+                Ok(response) if matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
                     return Err(self.failure(call, response, authorization.map(|a| a.who)).await);
                 }
                 Ok(response) => return Ok(response),

@@ -36,12 +36,7 @@ pub struct Abilities {
 ///
 /// # Errors
 /// When the blob is not that layer, holds what no layer may, or the place is full.
-pub fn unpack(
-    blob: impl Read + Send,
-    expected: DiffId,
-    target: &Path,
-    abilities: Abilities,
-) -> Result<Layer, Error> {
+pub fn unpack(blob: impl Read + Send, expected: DiffId, target: &Path, abilities: Abilities) -> Result<Layer, Error> {
     let mut source = Hashing::new(compress::reader(blob).map_err(Error::Read)?);
     let mut unpacker = Unpacker {
         root: Root::open(target).at(target)?,

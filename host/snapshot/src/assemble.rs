@@ -66,7 +66,11 @@ pub fn layer(store: &Store, parts: Vec<Part>, compression: Compression, level: L
 ///
 /// # Errors
 /// When the blob cannot be read.
-pub fn extract(blob: impl Read + Send, wanted: &std::collections::BTreeSet<tree::Path>, folder: &Path) -> Result<(), Error> {
+pub fn extract(
+    blob: impl Read + Send,
+    wanted: &std::collections::BTreeSet<tree::Path>,
+    folder: &Path,
+) -> Result<(), Error> {
     let mut collector = crate::index::Collector::default();
     read::entries(compress::reader(blob).map_err(Error::Read)?, |item, bytes| {
         let path = collector.place(&item.path)?;

@@ -155,7 +155,9 @@ impl<W: Write + Send + 'static> GzipWriter<W> {
         {
             self.state = State::Parallel(Parallel::start(sink, self.level));
         }
-        let State::Parallel(parallel) = &self.state else { return Err(io::ErrorKind::BrokenPipe.into()) };
+        let State::Parallel(parallel) = &self.state else {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        };
         let (result, waiting) = mpsc::sync_channel(1);
         let broken = |_| io::Error::from(io::ErrorKind::BrokenPipe);
         parallel.order.send(waiting).map_err(|_| ()).map_err(broken)?;

@@ -92,17 +92,13 @@ impl Walk<'_> {
             mode: meta.mode() & 0o7777,
             uid: meta.uid(),
             gid: meta.gid(),
-            mtime: Time {
-                seconds: meta.mtime(),
-                nanoseconds: u32::try_from(meta.mtime_nsec()).unwrap_or(0),
-            },
+            mtime: Time { seconds: meta.mtime(), nanoseconds: u32::try_from(meta.mtime_nsec()).unwrap_or(0) },
             xattrs: attributes.into_iter().filter(|(name, _)| is_content(name)).collect(),
         };
         if kind.is_dir() {
             let hides = opaque || is_opaque || below.is_none();
-            let same = below.is_some_and(|(_, old)| {
-                (meta.mode(), meta.uid(), meta.gid()) == (old.mode(), old.uid(), old.gid())
-            });
+            let same = below
+                .is_some_and(|(_, old)| (meta.mode(), meta.uid(), meta.gid()) == (old.mode(), old.uid(), old.gid()));
             if same && !is_opaque {
                 self.pending.push((path.to_vec(), entry));
                 self.directory(path, hides)?;

@@ -67,9 +67,7 @@ impl Collector {
     /// Adds an entry; later ones win, and links get what they link to.
     pub(crate) fn add(&mut self, item: Item) -> Result<(), Error> {
         let Item { path, mut entry, is_link } = item;
-        if is_link
-            && let Kind::File(file) = &entry.kind
-        {
+        if is_link && let Kind::File(file) = &entry.kind {
             // A link to what this layer has is another name of it; one to a layer below is told by the tree.
             if let Some(target) = self.entries.get(&file.inode.path)
                 && matches!(target.kind, Kind::File(_))

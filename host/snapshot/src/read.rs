@@ -83,16 +83,15 @@ fn item<R: Read>(entry: &mut tar::Entry<'_, R>) -> Result<Option<Item>, Error> {
     let mode = header.mode().map_err(Error::Read)? & 0o7777;
     let (uid, gid) = match (extensions.uid, extensions.gid) {
         (Some(uid), Some(gid)) => (uid, gid),
-        (uid, gid) => (
-            uid.map_or_else(|| number(header.uid()), Ok)?,
-            gid.map_or_else(|| number(header.gid()), Ok)?,
-        ),
+        (uid, gid) => (uid.map_or_else(|| number(header.uid()), Ok)?, gid.map_or_else(|| number(header.gid()), Ok)?),
     };
     let seconds = i64::from_ne_bytes(header.mtime().unwrap_or(0).to_ne_bytes());
     let mtime = extensions.mtime.unwrap_or(Time { seconds, nanoseconds: 0 });
     let device = || -> Result<(u32, u32), Error> {
         let number = |value: std::io::Result<Option<u32>>| value.ok().flatten();
-        number(header.device_major()).zip(number(header.device_minor())).ok_or_else(|| hostile("a device without number"))
+        number(header.device_major())
+            .zip(number(header.device_minor()))
+            .ok_or_else(|| hostile("a device without number"))
     };
     let mut is_link = false;
     let name = tree::name(&path);
@@ -110,14 +109,14 @@ fn item<R: Read>(entry: &mut tar::Entry<'_, R>) -> Result<Option<Item>, Error> {
         let kind = match header.entry_type() {
             tar::EntryType::Directory => Kind::Dir { opaque: false },
             tar::EntryType::Symlink => {
-                let target = entry.link_name_bytes().map(|target| target.into_owned()).unwrap_or_default();
+                let target = entry.link_name_bytes().map(std::borrow::Cow::into_owned).unwrap_or_default();
                 if target.is_empty() || target.len() > LONGEST_PATH || target.contains(&0) {
                     return Err(hostile("a symbolic link to nowhere"));
                 }
                 Kind::Symlink(target)
             }
             tar::EntryType::Link => {
-                let target = entry.link_name_bytes().map(|target| target.into_owned()).unwrap_or_default();
+                let target = entry.link_name_bytes().map(std::borrow::Cow::into_owned).unwrap_or_default();
                 let target = tree::clean(&target);
                 if target.is_empty() {
                     return Err(hostile("a hard link to the root"));

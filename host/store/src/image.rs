@@ -38,10 +38,8 @@ impl Store {
         manifests.sort_by_key(|descriptor| name_of(descriptor).map(str::to_owned));
         index.set_manifests(manifests);
         let path = self.image_index();
-        let text = serde_json::to_vec(&index).map_err(|error| Error::Damaged {
-            path: path.clone(),
-            reason: error.to_string(),
-        })?;
+        let text = serde_json::to_vec(&index)
+            .map_err(|error| Error::Damaged { path: path.clone(), reason: error.to_string() })?;
         self.replace(&path, &text)?;
         Ok(result)
     }
@@ -66,9 +64,7 @@ impl Store {
     pub fn image(&self, reference: &Reference) -> Result<Option<Tagged>, Error> {
         let wanted = reference.to_string();
         let matches = |tagged: &Tagged| match reference.digest() {
-            Some(digest) => {
-                tagged.reference.name() == reference.name() && digest_of(&tagged.descriptor) == Ok(digest)
-            }
+            Some(digest) => tagged.reference.name() == reference.name() && digest_of(&tagged.descriptor) == Ok(digest),
             None => tagged.reference.to_string() == wanted,
         };
         Ok(self.images()?.into_iter().find(matches))

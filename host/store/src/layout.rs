@@ -33,8 +33,7 @@ impl Flavour {
     }
 }
 
-const FOLDERS: [&str; 8] =
-    ["blobs/blobs/sha256", "indexes", "layers", "cache", "mounts", "locks", "tmp", "plugins"];
+const FOLDERS: [&str; 8] = ["blobs/blobs/sha256", "indexes", "layers", "cache", "mounts", "locks", "tmp", "plugins"];
 
 /// image-spec, "oci-layout file".
 const OCI_LAYOUT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;

@@ -20,7 +20,7 @@ impl Store {
     /// # Errors
     /// When the lock's file cannot be made.
     pub fn lock(&self, name: &str) -> Result<Lock, Error> {
-        self.flock(name, FlockOperation::LockExclusive).map(|lock| lock.expect_held())
+        self.flock(name, FlockOperation::LockExclusive).map(Held::expect_held)
     }
 
     /// Takes the lock of this name if no one holds it.

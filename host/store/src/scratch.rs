@@ -66,7 +66,9 @@ impl Store {
 
     /// Removes what processes have left that were killed. Mounts are in private namespaces and ended with them.
     pub(crate) fn sweep(&self) {
-        let Ok(entries) = fs::read_dir(self.scratch()) else { return };
+        let Ok(entries) = fs::read_dir(self.scratch()) else {
+            return;
+        };
         for entry in entries.flatten() {
             let path = entry.path();
             if path.extension().is_some() {
@@ -74,7 +76,9 @@ impl Store {
             }
             let lock = lock_of(&path);
             // The owner takes the lock before it makes the folder, so a folder whose lock is free has no owner.
-            let Ok(file) = fs::OpenOptions::new().write(true).create(true).truncate(false).open(&lock) else { continue };
+            let Ok(file) = fs::OpenOptions::new().write(true).create(true).truncate(false).open(&lock) else {
+                continue;
+            };
             if flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() && fs::remove_dir_all(&path).is_ok() {
                 let _ = fs::remove_file(&lock);
             }
@@ -84,7 +88,9 @@ impl Store {
     /// Scratch folders whose owners are gone and that this process may not delete: a worker with more rights can.
     #[must_use]
     pub fn debris(&self) -> Vec<PathBuf> {
-        let Ok(entries) = fs::read_dir(self.scratch()) else { return Vec::new() };
+        let Ok(entries) = fs::read_dir(self.scratch()) else {
+            return Vec::new();
+        };
         let folders = entries.flatten().map(|entry| entry.path()).filter(|path| path.extension().is_none());
         let is_abandoned = |path: &PathBuf| {
             fs::File::open(lock_of(path))

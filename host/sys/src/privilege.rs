@@ -4,9 +4,8 @@ use std::io;
 
 use rustix::process::{Gid, Uid};
 use rustix::thread::{
-    CapabilitySet, CapabilitySets, clear_ambient_capability_set, remove_capability_from_bounding_set,
-    set_capabilities, set_keep_capabilities, set_no_new_privs, set_thread_groups, set_thread_res_gid,
-    set_thread_res_uid,
+    CapabilitySet, CapabilitySets, clear_ambient_capability_set, remove_capability_from_bounding_set, set_capabilities,
+    set_keep_capabilities, set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
 };
 
 /// What a process in a container may do: Docker's fourteen capabilities.
@@ -31,7 +30,9 @@ pub const CONTAINER: CapabilitySet = CapabilitySet::CHOWN
 /// As prctl(2).
 pub fn bound(allowed: CapabilitySet) -> io::Result<()> {
     for bit in 0..64 {
-        let Some(capability) = CapabilitySet::from_bits(1 << bit) else { break };
+        let Some(capability) = CapabilitySet::from_bits(1 << bit) else {
+            break;
+        };
         if allowed.contains(capability) {
             continue;
         }

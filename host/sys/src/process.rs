@@ -37,9 +37,10 @@ pub fn fork() -> io::Result<Fork> {
 /// # Errors
 /// As unshare(2).
 pub fn unshare(flags: UnshareFlags) -> io::Result<()> {
-    // SAFETY: CLONE_FILES alone could make a safe program unsound, and no caller passes it; the assertion keeps that.
     assert!(!flags.contains(UnshareFlags::FILES), "descriptors stay shared between threads");
-    Ok(unsafe { rustix::thread::unshare_unsafe(flags) }?)
+    // SAFETY: only CLONE_FILES could make a safe program unsound, and the assertion above keeps it out.
+    let done = unsafe { rustix::thread::unshare_unsafe(flags) };
+    Ok(done?)
 }
 
 /// Asks the kernel to kill this process when its parent ends; `parent` is who that was, for the race at the start.

@@ -81,7 +81,9 @@ impl Root {
         let mut made = Vec::new();
         let mut at = std::path::PathBuf::new();
         for component in path.components() {
-            let std::path::Component::Normal(name) = component else { continue };
+            let std::path::Component::Normal(name) = component else {
+                continue;
+            };
             let parent = if at.as_os_str().is_empty() { Path::new(".") } else { &at };
             let parent = self.open_inside(parent, OFlags::PATH | OFlags::DIRECTORY)?;
             at.push(name);

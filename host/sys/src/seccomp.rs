@@ -99,8 +99,7 @@ fn load(program: &BpfProgram) -> io::Result<()> {
         filter: program.as_ptr().cast::<libc::sock_filter>().cast_mut(),
     };
     // SAFETY: seccompiler's instruction has the layout of sock_filter; the program outlives the call, which copies it.
-    let result = unsafe {
-        libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, std::ptr::from_ref(&header))
-    };
+    let result =
+        unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, std::ptr::from_ref(&header)) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

@@ -22,11 +22,7 @@ impl Guest for Standard {
             read_scopes: Vec::new(),
             write_scope: Some(String::new()),
         };
-        Ok(Verdict {
-            decision: Decision::Keyed(edit),
-            reason: None,
-            diagnostics: Vec::new(),
-        })
+        Ok(Verdict { decision: Decision::Keyed(edit), reason: None, diagnostics: Vec::new() })
     }
 }
 

@@ -53,12 +53,7 @@ impl Guest for DockerConfig {
     }
 
     fn needs() -> CapabilityNeeds {
-        CapabilityNeeds {
-            hosts: Vec::new(),
-            env: vec![VARIABLE.into()],
-            secrets: Vec::new(),
-            files: vec![FILE.into()],
-        }
+        CapabilityNeeds { hosts: Vec::new(), env: vec![VARIABLE.into()], secrets: Vec::new(), files: vec![FILE.into()] }
     }
 
     fn registries() -> Vec<String> {
@@ -66,11 +61,7 @@ impl Guest for DockerConfig {
     }
 
     fn get(request: CredentialRequest) -> Result<Grant, PluginError> {
-        let anonymous = Grant {
-            credential: Credential::Anonymous,
-            valid_for_seconds: None,
-            repositories: None,
-        };
+        let anonymous = Grant { credential: Credential::Anonymous, valid_for_seconds: None, repositories: None };
         for (origin, text) in configurations() {
             let config: Config = serde_json::from_str(&text).map_err(|error| {
                 PluginError::Unavailable(format!("{origin} is not Docker's configuration: {error}"))
@@ -114,18 +105,12 @@ fn find(config: &Config, request: &CredentialRequest) -> Result<Option<Grant>, P
                     "<token>" => Credential::IdentityToken(answer.secret),
                     _ => Credential::Basic((answer.username, answer.secret)),
                 };
-                return Ok(Some(Grant {
-                    credential,
-                    valid_for_seconds: Some(HELPER_SECONDS),
-                    repositories: None,
-                }));
+                return Ok(Some(Grant { credential, valid_for_seconds: Some(HELPER_SECONDS), repositories: None }));
             }
             // A helper that knows nothing of this registry leaves it to `auths`.
             Err(reason) if reason.contains("credentials not found") => {}
             Err(reason) => {
-                return Err(PluginError::Unavailable(format!(
-                    "docker-credential-{helper} get {server}: {reason}"
-                )));
+                return Err(PluginError::Unavailable(format!("docker-credential-{helper} get {server}: {reason}")));
             }
         }
     }
@@ -159,26 +144,17 @@ fn scoped<'c>(config: &'c Config, request: &CredentialRequest) -> Option<(&'c st
             }
         }
     }
-    config
-        .auths
-        .iter()
-        .find(|(key, _)| is_same_host(key, registry))
-        .map(|(key, auth)| (key.as_str(), auth, None))
+    config.auths.iter().find(|(key, _)| is_same_host(key, registry)).map(|(key, auth)| (key.as_str(), auth, None))
 }
 
 fn strip_scheme(key: &str) -> &str {
-    key.trim_start_matches("https://")
-        .trim_start_matches("http://")
-        .trim_end_matches('/')
+    key.trim_start_matches("https://").trim_start_matches("http://").trim_end_matches('/')
 }
 
 /// Keys are a host, with a scheme and an API version in old files.
 fn is_same_host(key: &str, registry: &str) -> bool {
     let key = strip_scheme(key);
-    let host = key
-        .strip_suffix("/v1")
-        .or_else(|| key.strip_suffix("/v2"))
-        .unwrap_or(key);
+    let host = key.strip_suffix("/v1").or_else(|| key.strip_suffix("/v2")).unwrap_or(key);
     let hub = |host: &str| matches!(host, "docker.io" | "index.docker.io" | "registry-1.docker.io");
     host == registry || hub(host) && hub(registry)
 }
@@ -192,19 +168,12 @@ fn credential_of(auth: &Auth) -> Result<Option<Credential>, &'static str> {
         return Ok(Some(Credential::IdentityToken(token)));
     }
     if let Some(encoded) = filled(&auth.auth) {
-        let decoded = STANDARD
-            .decode(encoded.trim())
-            .map_err(|_| "has an `auth` that is not base64")?;
+        let decoded = STANDARD.decode(encoded.trim()).map_err(|_| "has an `auth` that is not base64")?;
         let text = String::from_utf8(decoded).map_err(|_| "has an `auth` that is not text")?;
         let (user, password) = text.split_once(':').ok_or("has an `auth` without a colon")?;
-        return Ok(Some(Credential::Basic((
-            user.into(),
-            password.trim_end_matches('\0').into(),
-        ))));
+        return Ok(Some(Credential::Basic((user.into(), password.trim_end_matches('\0').into()))));
     }
-    Ok(filled(&auth.username)
-        .zip(filled(&auth.password))
-        .map(Credential::Basic))
+    Ok(filled(&auth.username).zip(filled(&auth.password)).map(Credential::Basic))
 }
 
 credential::export!(DockerConfig with_types_in credential);

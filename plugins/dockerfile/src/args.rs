@@ -36,18 +36,13 @@ pub(crate) fn list(instruction: &Instruction) -> Vec<String> {
 
 /// Expands one word.
 pub(crate) fn expand(stage: &Stage, instruction: &Instruction, word: &str) -> Result<String> {
-    stage
-        .expand(word)
-        .map(|expanded| expanded.text)
-        .map_err(|error| cannot_expand(stage, instruction, word, &error))
+    stage.expand(word).map(|expanded| expanded.text).map_err(|error| cannot_expand(stage, instruction, word, &error))
 }
 
 /// Expands one word to as many as its value holds.
 pub(crate) fn expand_words(stage: &Stage, instruction: &Instruction, word: &str) -> Result<Vec<String>> {
     let expanded = stage.expand_words(word);
-    expanded
-        .map(|expanded| expanded.words)
-        .map_err(|error| cannot_expand(stage, instruction, word, &error))
+    expanded.map(|expanded| expanded.words).map_err(|error| cannot_expand(stage, instruction, word, &error))
 }
 
 pub(crate) fn cannot_expand(
@@ -67,11 +62,7 @@ pub(crate) fn cannot_expand(
         ),
         Arguments::Exec(_) => instruction.span.clone(),
     };
-    invalid(
-        "InvalidSubstitution",
-        format!("failed to process \"{word}\": {}", error.message),
-        &span,
-    )
+    invalid("InvalidSubstitution", format!("failed to process \"{word}\": {}", error.message), &span)
 }
 
 /// A path in normal form: `.`, `..` and doubled slashes resolved.

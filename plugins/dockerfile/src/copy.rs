@@ -31,17 +31,11 @@ pub(crate) fn lower(stage: &Stage, instruction: &Instruction) -> Result<Lowered>
         {
             let body = chomped(heredoc);
             let content = if heredoc.expand {
-                stage
-                    .expand_raw(&body)
-                    .map_err(|e| invalid("InvalidSubstitution", e.message, &instruction.span))?
-                    .text
+                stage.expand_raw(&body).map_err(|e| invalid("InvalidSubstitution", e.message, &instruction.span))?.text
             } else {
                 body
             };
-            inline.push(InlineFile {
-                name: heredoc.name.clone(),
-                content: content.into_bytes(),
-            });
+            inline.push(InlineFile { name: heredoc.name.clone(), content: content.into_bytes() });
             continue;
         }
         patterns.push(expand(stage, instruction, &word)?);
@@ -53,25 +47,14 @@ pub(crate) fn lower(stage: &Stage, instruction: &Instruction) -> Result<Lowered>
     for file in &inline {
         history.push_str(&format!(" <<{}", file.name));
     }
-    let history = format!(
-        "{}{}{history} {destination} # buildkit",
-        instruction.keyword,
-        flags.printed()
-    );
+    let history = format!("{}{}{history} {destination} # buildkit", instruction.keyword, flags.printed());
 
     let mut sources = Vec::new();
     if !patterns.is_empty() {
         sources.push(match &flags.from {
-            Some(origin) => CopySource::Stage(OriginSource {
-                origin: origin.clone(),
-                patterns,
-            }),
+            Some(origin) => CopySource::Stage(OriginSource { origin: origin.clone(), patterns }),
             None => {
-                let unpack = if flags.unpack.unwrap_or(is_add) {
-                    Unpack::Archives
-                } else {
-                    Unpack::Never
-                };
+                let unpack = if flags.unpack.unwrap_or(is_add) { Unpack::Archives } else { Unpack::Never };
                 CopySource::Context(PathSource { patterns, unpack })
             }
         });
@@ -143,12 +126,8 @@ impl Flags {
         if self.parents {
             text.push_str(" --parents");
         }
-        self.chown
-            .iter()
-            .for_each(|chown| text.push_str(&format!(" --chown={chown}")));
-        self.chmod
-            .iter()
-            .for_each(|chmod| text.push_str(&format!(" --chmod={chmod}")));
+        self.chown.iter().for_each(|chown| text.push_str(&format!(" --chown={chown}")));
+        self.chmod.iter().for_each(|chmod| text.push_str(&format!(" --chmod={chmod}")));
         text
     }
 }
@@ -173,9 +152,7 @@ fn check_mode(instruction: &Instruction, mode: &str) -> Result<()> {
 }
 
 fn announces_heredoc(word: &str) -> bool {
-    word.trim_start_matches(|c: char| c.is_ascii_digit())
-        .strip_prefix("<<")
-        .is_some_and(|rest| !rest.starts_with('<'))
+    word.trim_start_matches(|c: char| c.is_ascii_digit()).strip_prefix("<<").is_some_and(|rest| !rest.starts_with('<'))
 }
 
 fn check_source(instruction: &Instruction, source: &str, is_add: bool) -> Result<()> {
@@ -186,16 +163,8 @@ fn check_source(instruction: &Instruction, source: &str, is_add: bool) -> Result
         || source.starts_with("git@")
         || is_http && path.ends_with(".git");
     match (is_git, is_http, is_add) {
-        (true, _, false) => Err(invalid(
-            "InvalidSource",
-            "source can't be a git ref for COPY",
-            &instruction.span,
-        )),
-        (false, true, false) => Err(invalid(
-            "InvalidSource",
-            "source can't be a URL for COPY",
-            &instruction.span,
-        )),
+        (true, _, false) => Err(invalid("InvalidSource", "source can't be a git ref for COPY", &instruction.span)),
+        (false, true, false) => Err(invalid("InvalidSource", "source can't be a URL for COPY", &instruction.span)),
         (true, _, true) => Err(not_yet("ADD from a git repository", &instruction.span)),
         (false, true, true) => Err(not_yet("ADD from a URL", &instruction.span)),
         (false, false, _) => Ok(()),

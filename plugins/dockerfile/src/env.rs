@@ -9,37 +9,25 @@ use crate::lowering::{Result, config, invalid};
 pub(crate) fn env(stage: &Stage, instruction: &Instruction) -> Result<Lowered> {
     let pairs = pairs(stage, instruction)?;
     let set = |pair: &KeyValue| Op::Config(ConfigChange::SetEnv(pair.clone()));
-    Ok(config(
-        pairs.iter().map(set).collect(),
-        format!("ENV {}", print(&pairs)),
-    ))
+    Ok(config(pairs.iter().map(set).collect(), format!("ENV {}", print(&pairs))))
 }
 
 /// `LABEL name=value...`
 pub(crate) fn label(stage: &Stage, instruction: &Instruction) -> Result<Lowered> {
     let pairs = pairs(stage, instruction)?;
     let set = |pair: &KeyValue| Op::Config(ConfigChange::SetLabel(pair.clone()));
-    Ok(config(
-        pairs.iter().map(set).collect(),
-        format!("LABEL {}", print(&pairs)),
-    ))
+    Ok(config(pairs.iter().map(set).collect(), format!("LABEL {}", print(&pairs))))
 }
 
 /// `ARG name[=default]...`
 pub(crate) fn arg(stage: &Stage, instruction: &Instruction) -> Result<Lowered> {
     let words = stage.split(text(instruction)?);
     if words.is_empty() {
-        return Err(invalid(
-            "MissingArgument",
-            "ARG requires at least one argument",
-            &instruction.span,
-        ));
+        return Err(invalid("MissingArgument", "ARG requires at least one argument", &instruction.span));
     }
     let (mut ops, mut printed) = (Vec::new(), Vec::new());
     for word in words {
-        let (name, default) = word
-            .split_once('=')
-            .map_or((word.as_str(), None), |(n, v)| (n, Some(v)));
+        let (name, default) = word.split_once('=').map_or((word.as_str(), None), |(n, v)| (n, Some(v)));
         // A name is taken as it is written; only defaults are expanded.
         let name = name.to_owned();
         if name.is_empty() {
@@ -56,10 +44,7 @@ pub(crate) fn arg(stage: &Stage, instruction: &Instruction) -> Result<Lowered> {
 }
 
 fn print(pairs: &[KeyValue]) -> String {
-    let printed: Vec<String> = pairs
-        .iter()
-        .map(|pair| format!("{}={}", pair.key, pair.value))
-        .collect();
+    let printed: Vec<String> = pairs.iter().map(|pair| format!("{}={}", pair.key, pair.value)).collect();
     printed.join(" ")
 }
 
@@ -70,10 +55,7 @@ fn pairs(stage: &Stage, instruction: &Instruction) -> Result<Vec<KeyValue>> {
     let text = text(instruction)?;
     let words = stage.split(text);
     let Some(first) = words.first() else {
-        return Err(error(
-            "MissingArgument",
-            format!("{keyword} requires at least one argument"),
-        ));
+        return Err(error("MissingArgument", format!("{keyword} requires at least one argument")));
     };
     let mut pairs = Vec::new();
     if !first.contains('=') {
@@ -96,10 +78,7 @@ fn pairs(stage: &Stage, instruction: &Instruction) -> Result<Vec<KeyValue>> {
         if key.is_empty() {
             return Err(error("BlankName", format!("{keyword} names can not be blank")));
         }
-        Ok(KeyValue {
-            key,
-            value: expand(stage, instruction, &value)?,
-        })
+        Ok(KeyValue { key, value: expand(stage, instruction, &value)? })
     };
     pairs.into_iter().map(expand_pair).collect()
 }

@@ -31,10 +31,7 @@ pub(crate) fn cmd(stage: &Stage, instruction: &Instruction) -> Result<Lowered> {
     let argv = argv(stage, instruction);
     let history = format!("CMD {}", go::quote_list(&argv));
     let set = ConfigChange::SetCmd(Some(argv));
-    Ok(config(
-        vec![Op::Config(set), Op::Config(ConfigChange::SetArgsEscaped(true))],
-        history,
-    ))
+    Ok(config(vec![Op::Config(set), Op::Config(ConfigChange::SetArgsEscaped(true))], history))
 }
 
 /// `ENTRYPOINT command`, `ENTRYPOINT ["program", "argument"...]`; it takes an inherited CMD away.
@@ -55,11 +52,9 @@ pub(crate) fn shell(instruction: &Instruction) -> Result<Lowered> {
             let history = format!("SHELL [{}]", argv.join(" "));
             Ok(config(vec![Op::Config(ConfigChange::SetShell(argv.clone()))], history))
         }
-        Arguments::Exec(_) => Err(invalid(
-            "MissingArgument",
-            "SHELL requires at least one argument",
-            &instruction.span,
-        )),
+        Arguments::Exec(_) => {
+            Err(invalid("MissingArgument", "SHELL requires at least one argument", &instruction.span))
+        }
         Arguments::Text(_) => {
             let message = "SHELL requires the arguments to be in JSON form";
             Err(invalid("InvalidArguments", message, &instruction.span))

@@ -61,9 +61,7 @@ pub(crate) fn parse_duration(text: &str) -> Option<u64> {
         let length = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
         let number: f64 = rest[..length].parse().ok()?;
         rest = &rest[length..];
-        let length = rest
-            .find(|c: char| c.is_ascii_digit() || c == '.')
-            .unwrap_or(rest.len());
+        let length = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
         let unit = match &rest[..length] {
             "ns" => 1.0,
             "us" | "µs" | "μs" => 1e3,
@@ -83,12 +81,7 @@ pub(crate) fn parse_duration(text: &str) -> Option<u64> {
 /// `time.Duration.String`.
 pub(crate) fn duration(nanoseconds: u64) -> String {
     let fraction = |value: u64, unit: u64| {
-        let text = format!(
-            "{}.{:0width$}",
-            value / unit,
-            value % unit,
-            width = unit.ilog10() as usize
-        );
+        let text = format!("{}.{:0width$}", value / unit, value % unit, width = unit.ilog10() as usize);
         text.trim_end_matches('0').trim_end_matches('.').to_owned()
     };
     match nanoseconds {

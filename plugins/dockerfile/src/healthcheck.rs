@@ -47,18 +47,12 @@ pub(crate) fn lower(_: &Stage, instruction: &Instruction) -> Result<Lowered> {
             check.retries = match flag(instruction, "retries") {
                 None | Some("") => None,
                 Some(text) => Some(text.parse().map_err(|_| {
-                    error(
-                        "InvalidFlagValue",
-                        format!("--retries must be a number that is not negative, not {text}"),
-                    )
+                    error("InvalidFlagValue", format!("--retries must be a number that is not negative, not {text}"))
                 })?),
             };
         }
         "" => {
-            return Err(error(
-                "MissingArgument",
-                "HEALTHCHECK requires at least one argument".into(),
-            ));
+            return Err(error("MissingArgument", "HEALTHCHECK requires at least one argument".into()));
         }
         kind => {
             let message = format!("Unknown type \"{kind}\" in HEALTHCHECK (try CMD)");
@@ -75,10 +69,7 @@ pub(crate) fn lower(_: &Stage, instruction: &Instruction) -> Result<Lowered> {
         time(check.start_interval_ns),
         go::quote_rune(check.retries.unwrap_or(0)),
     );
-    Ok(config(
-        vec![Op::Config(ConfigChange::SetHealthcheck(Some(check)))],
-        history,
-    ))
+    Ok(config(vec![Op::Config(ConfigChange::SetHealthcheck(Some(check)))], history))
 }
 
 fn duration(instruction: &Instruction, name: &str) -> Result<Option<u64>> {
@@ -90,9 +81,7 @@ fn duration(instruction: &Instruction, name: &str) -> Result<Option<u64>> {
         Some(0) => Ok(None),
         Some(time) if time < SHORTEST_NS => Err(error(format!("Interval \"{name}\" cannot be less than 1ms"))),
         Some(time) => Ok(Some(time)),
-        None => Err(error(format!(
-            "--{name} is not a duration such as 30s or 1m30s: \"{text}\""
-        ))),
+        None => Err(error(format!("--{name} is not a duration such as 30s or 1m30s: \"{text}\""))),
     }
 }
 
@@ -110,10 +99,7 @@ fn exec_form(text: &str) -> Option<Vec<String>> {
         match rest.strip_prefix(',') {
             Some(next) => rest = next.trim_start(),
             None => {
-                return rest
-                    .strip_prefix(']')
-                    .filter(|end| end.trim().is_empty())
-                    .map(|_| words);
+                return rest.strip_prefix(']').filter(|end| end.trim().is_empty()).map(|_| words);
             }
         }
     }

@@ -8,10 +8,7 @@ use crate::lowering::{Result, config, invalid, layer};
 /// `USER user[:group]`
 pub(crate) fn user(stage: &Stage, instruction: &Instruction) -> Result<Lowered> {
     let user = expand(stage, instruction, single(instruction)?)?;
-    Ok(config(
-        vec![Op::Config(ConfigChange::SetUser(user.clone()))],
-        format!("USER {user}"),
-    ))
+    Ok(config(vec![Op::Config(ConfigChange::SetUser(user.clone()))], format!("USER {user}")))
 }
 
 /// `WORKDIR path`: set, and made with the parents it lacks, for the user in force.
@@ -21,10 +18,7 @@ pub(crate) fn workdir(stage: &Stage, instruction: &Instruction) -> Result<Lowere
     let absolute = if path.starts_with('/') {
         path.clone()
     } else {
-        format!(
-            "{}/{path}",
-            before.working_dir.unwrap_or_default().trim_end_matches('/')
-        )
+        format!("{}/{path}", before.working_dir.unwrap_or_default().trim_end_matches('/'))
     };
     let mut path_now = clean(&absolute);
     // A trailing slash stays, as it does in BuildKit.
@@ -36,11 +30,7 @@ pub(crate) fn workdir(stage: &Stage, instruction: &Instruction) -> Result<Lowere
     if path_now == "/" {
         return Ok(config(vec![set], history));
     }
-    let mkdir = MkdirOp {
-        path: path_now,
-        owner: before.user.filter(|user| !user.is_empty()),
-        mode: 0o755,
-    };
+    let mkdir = MkdirOp { path: path_now, owner: before.user.filter(|user| !user.is_empty()), mode: 0o755 };
     Ok(layer(vec![set, Op::Mkdir(mkdir)], history))
 }
 
@@ -55,22 +45,12 @@ pub(crate) fn expose(stage: &Stage, instruction: &Instruction) -> Result<Lowered
         }
     }
     if ports.is_empty() {
-        return Err(invalid(
-            "MissingArgument",
-            "EXPOSE requires at least one argument",
-            &instruction.span,
-        ));
+        return Err(invalid("MissingArgument", "EXPOSE requires at least one argument", &instruction.span));
     }
     ports.sort();
     ports.dedup();
     let history = format!("EXPOSE [{}]", ports.join(" "));
-    Ok(config(
-        ports
-            .into_iter()
-            .map(|port| Op::Config(ConfigChange::AddExposedPort(port)))
-            .collect(),
-        history,
-    ))
+    Ok(config(ports.into_iter().map(|port| Op::Config(ConfigChange::AddExposedPort(port))).collect(), history))
 }
 
 /// `[address:][host port:]port[-port][/protocol]`; what is published where is not the image's business.
@@ -90,32 +70,18 @@ fn parse_ports(spec: &str) -> Option<Vec<String>> {
 pub(crate) fn volume(stage: &Stage, instruction: &Instruction) -> Result<Lowered> {
     let words = list(instruction);
     if words.is_empty() {
-        return Err(invalid(
-            "MissingArgument",
-            "VOLUME requires at least one argument",
-            &instruction.span,
-        ));
+        return Err(invalid("MissingArgument", "VOLUME requires at least one argument", &instruction.span));
     }
     let mut paths = Vec::new();
     for word in words {
         let path = expand(stage, instruction, &word)?.trim().to_owned();
         if path.is_empty() {
-            return Err(invalid(
-                "InvalidArguments",
-                "VOLUME specified can not be an empty string",
-                &instruction.span,
-            ));
+            return Err(invalid("InvalidArguments", "VOLUME specified can not be an empty string", &instruction.span));
         }
         paths.push(path);
     }
     let history = format!("VOLUME [{}]", paths.join(" "));
-    Ok(config(
-        paths
-            .into_iter()
-            .map(|path| Op::Config(ConfigChange::AddVolume(path)))
-            .collect(),
-        history,
-    ))
+    Ok(config(paths.into_iter().map(|path| Op::Config(ConfigChange::AddVolume(path))).collect(), history))
 }
 
 /// The signals of Linux by name (signal(7)).
@@ -136,25 +102,15 @@ pub(crate) fn stop_signal(stage: &Stage, instruction: &Instruction) -> Result<Lo
         Err(_) => SIGNALS.contains(&name) || realtime(name),
     };
     if !known {
-        return Err(invalid(
-            "InvalidSignal",
-            format!("invalid signal: {signal}"),
-            &instruction.span,
-        ));
+        return Err(invalid("InvalidSignal", format!("invalid signal: {signal}"), &instruction.span));
     }
-    Ok(config(
-        vec![Op::Config(ConfigChange::SetStopSignal(signal.clone()))],
-        format!("STOPSIGNAL {signal}"),
-    ))
+    Ok(config(vec![Op::Config(ConfigChange::SetStopSignal(signal.clone()))], format!("STOPSIGNAL {signal}")))
 }
 
 /// `MAINTAINER text`, deprecated.
 pub(crate) fn maintainer(instruction: &Instruction) -> Result<Lowered> {
     let author = single(instruction)?.to_owned();
-    Ok(config(
-        vec![Op::Config(ConfigChange::SetAuthor(author.clone()))],
-        format!("MAINTAINER {author}"),
-    ))
+    Ok(config(vec![Op::Config(ConfigChange::SetAuthor(author.clone()))], format!("MAINTAINER {author}")))
 }
 
 /// `ONBUILD instruction`: kept as text for the images built on this one. It leaves no history.
@@ -177,9 +133,5 @@ pub(crate) fn onbuild(instruction: &Instruction) -> Result<Lowered> {
         trigger.push_str(&format!("\n{}{}", heredoc.content, heredoc.name));
     }
     let ops = vec![Op::Config(ConfigChange::AddOnBuild(trigger))];
-    Ok(Lowered {
-        ops,
-        history: None,
-        diagnostics: Vec::new(),
-    })
+    Ok(Lowered { ops, history: None, diagnostics: Vec::new() })
 }

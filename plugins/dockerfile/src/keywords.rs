@@ -3,26 +3,15 @@
 use plywood_sdk::instruction::{FlagSpec, KeywordSpec};
 
 fn value(name: &str, doc: &str) -> FlagSpec {
-    FlagSpec {
-        name: name.into(),
-        takes_value: true,
-        repeatable: false,
-        doc: doc.into(),
-    }
+    FlagSpec { name: name.into(), takes_value: true, repeatable: false, doc: doc.into() }
 }
 
 fn values(name: &str, doc: &str) -> FlagSpec {
-    FlagSpec {
-        repeatable: true,
-        ..value(name, doc)
-    }
+    FlagSpec { repeatable: true, ..value(name, doc) }
 }
 
 fn switch(name: &str, doc: &str) -> FlagSpec {
-    FlagSpec {
-        takes_value: false,
-        ..value(name, doc)
-    }
+    FlagSpec { takes_value: false, ..value(name, doc) }
 }
 
 /// An instruction whose arguments are text alone.
@@ -38,58 +27,34 @@ fn plain(keyword: &str, doc: &str) -> KeywordSpec {
 
 /// An instruction that takes a JSON list as well.
 fn listed(keyword: &str, doc: &str) -> KeywordSpec {
-    KeywordSpec {
-        allows_exec_form: true,
-        ..plain(keyword, doc)
-    }
+    KeywordSpec { allows_exec_form: true, ..plain(keyword, doc) }
 }
 
 pub(crate) fn all() -> Vec<KeywordSpec> {
     let copy_flags = || {
         vec![
-            value(
-                "chown",
-                "owner of what is copied: user[:group], by name or number; 0:0 from the context",
-            ),
-            value(
-                "chmod",
-                "permission bits of what is copied: octal, or chmod's symbolic form",
-            ),
+            value("chown", "owner of what is copied: user[:group], by name or number; 0:0 from the context"),
+            value("chmod", "permission bits of what is copied: octal, or chmod's symbolic form"),
             switch("link", "copy without looking at the layers below"),
             values("exclude", "leave out what matches this pattern"),
         ]
     };
-    let mut add = KeywordSpec {
-        allows_heredoc: true,
-        ..listed("ADD", "Copies files, and unpacks local archives")
-    };
+    let mut add = KeywordSpec { allows_heredoc: true, ..listed("ADD", "Copies files, and unpacks local archives") };
     add.flags = copy_flags();
     add.flags.extend([
         value("checksum", "what the file at the URL must be"),
         switch("keep-git-dir", "keep the .git folder of a repository"),
         switch("unpack", "whether archives are unpacked"),
     ]);
-    let mut copy = KeywordSpec {
-        allows_heredoc: true,
-        ..listed("COPY", "Copies files")
-    };
+    let mut copy = KeywordSpec { allows_heredoc: true, ..listed("COPY", "Copies files") };
     copy.flags = copy_flags();
     copy.flags.extend([
-        value(
-            "from",
-            "a stage, a named context or an image to copy from, instead of the build context",
-        ),
+        value("from", "a stage, a named context or an image to copy from, instead of the build context"),
         switch("parents", "keep the sources' parent folders"),
     ]);
-    let mut run = KeywordSpec {
-        allows_heredoc: true,
-        ..listed("RUN", "Runs a command; what it changes is a layer")
-    };
+    let mut run = KeywordSpec { allows_heredoc: true, ..listed("RUN", "Runs a command; what it changes is a layer") };
     run.flags = vec![
-        values(
-            "mount",
-            "mount files, a cache, memory, a secret or an ssh agent while it runs",
-        ),
+        values("mount", "mount files, a cache, memory, a secret or an ssh agent while it runs"),
         value("network", "default, none or host"),
         value("security", "sandbox or insecure"),
         values("device", "a device for the command"),

@@ -9,28 +9,16 @@ const COMMENT: &str = "buildkit.dockerfile.v0";
 
 /// An instruction that changes the configuration alone.
 pub(crate) fn config(ops: Vec<Op>, created_by: String) -> Lowered {
-    Lowered {
-        ops,
-        history: Some(history(created_by, true)),
-        diagnostics: Vec::new(),
-    }
+    Lowered { ops, history: Some(history(created_by, true)), diagnostics: Vec::new() }
 }
 
 /// An instruction that makes a layer.
 pub(crate) fn layer(ops: Vec<Op>, created_by: String) -> Lowered {
-    Lowered {
-        ops,
-        history: Some(history(created_by, false)),
-        diagnostics: Vec::new(),
-    }
+    Lowered { ops, history: Some(history(created_by, false)), diagnostics: Vec::new() }
 }
 
 fn history(created_by: String, empty_layer: bool) -> History {
-    History {
-        created_by,
-        empty_layer,
-        comment: Some(COMMENT.into()),
-    }
+    History { created_by, empty_layer, comment: Some(COMMENT.into()) }
 }
 
 /// An error in the user's input.
@@ -62,20 +50,11 @@ fn diagnostic(code: &str, message: String, span: &Span, help: Option<String>) ->
 
 /// The value of a flag that takes one.
 pub(crate) fn flag<'i>(instruction: &'i Instruction, name: &str) -> Option<&'i str> {
-    instruction
-        .flags
-        .iter()
-        .find(|flag| flag.name == name)
-        .and_then(|flag| flag.value.as_deref())
+    instruction.flags.iter().find(|flag| flag.name == name).and_then(|flag| flag.value.as_deref())
 }
 
 /// Whether a flag without a value is on; the host has checked that what it says is a truth value.
 pub(crate) fn switch(instruction: &Instruction, name: &str) -> Option<bool> {
     let flag = instruction.flags.iter().find(|flag| flag.name == name)?;
-    Some(
-        !flag
-            .value
-            .as_deref()
-            .is_some_and(|value| value.eq_ignore_ascii_case("false")),
-    )
+    Some(!flag.value.as_deref().is_some_and(|value| value.eq_ignore_ascii_case("false")))
 }

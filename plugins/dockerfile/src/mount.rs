@@ -39,15 +39,10 @@ const KINDS: &str = "the types are bind, cache, tmpfs, secret and ssh";
 
 impl Fields {
     fn read(stage: &Stage, instruction: &Instruction, flag: &Flag) -> Result<Self> {
-        let mut fields = Self {
-            kind: "bind".into(),
-            ..Self::default()
-        };
+        let mut fields = Self { kind: "bind".into(), ..Self::default() };
         let error = |message: String| invalid("InvalidMount", message, &flag.span);
         for field in csv(flag.value.as_deref().unwrap_or_default()).map_err(|message| error(message.into()))? {
-            let (key, value) = field
-                .split_once('=')
-                .map_or((field.as_str(), None), |(k, v)| (k, Some(v)));
+            let (key, value) = field.split_once('=').map_or((field.as_str(), None), |(k, v)| (k, Some(v)));
             let key = key.to_lowercase();
             let Some(value) = value else {
                 match key.as_str() {
@@ -65,23 +60,14 @@ impl Fields {
                     return Err(error(message));
                 }
                 "from" => value.to_owned(),
-                _ => {
-                    stage
-                        .expand(value)
-                        .map_err(|e| cannot_expand(stage, instruction, value, &e))?
-                        .text
-                }
+                _ => stage.expand(value).map_err(|e| cannot_expand(stage, instruction, value, &e))?.text,
             };
             let boolean = || match value.to_lowercase().as_str() {
                 "true" | "1" | "t" => Ok(true),
                 "false" | "0" | "f" => Ok(false),
                 _ => Err(error(format!("invalid value for {key}: {value}"))),
             };
-            let number = || {
-                value
-                    .parse::<u32>()
-                    .map_err(|_| error(format!("invalid value for {key}: {value}")))
-            };
+            let number = || value.parse::<u32>().map_err(|_| error(format!("invalid value for {key}: {value}")));
             match key.as_str() {
                 "type" => fields.kind = value.to_lowercase(),
                 "from" => fields.from = Some(value),
@@ -150,23 +136,10 @@ impl Fields {
             } else {
                 clean(&format!("{}/{target}", stage.config().working_dir.unwrap_or_default()))
             };
-            if target == "/" {
-                Err(error(format!("invalid mount target \"{target}\"")))
-            } else {
-                Ok(target)
-            }
+            if target == "/" { Err(error(format!("invalid mount target \"{target}\""))) } else { Ok(target) }
         };
-        let target = self
-            .target
-            .as_deref()
-            .filter(|target| !target.is_empty())
-            .map(absolute)
-            .transpose()?;
-        let needed = || {
-            target
-                .clone()
-                .ok_or_else(|| error(format!("target is required for {} mount", self.kind)))
-        };
+        let target = self.target.as_deref().filter(|target| !target.is_empty()).map(absolute).transpose()?;
+        let needed = || target.clone().ok_or_else(|| error(format!("target is required for {} mount", self.kind)));
         let path_in_source = self.source.clone().unwrap_or_default();
         match self.kind.as_str() {
             "bind" => {
@@ -176,10 +149,7 @@ impl Fields {
                     writable: self.read_only == Some(false),
                 };
                 Ok(Mount {
-                    target: target
-                        .map(Ok)
-                        .unwrap_or_else(|| Err(missing(&flag.span, "bind")))?
-                        .into(),
+                    target: target.map(Ok).unwrap_or_else(|| Err(missing(&flag.span, "bind")))?.into(),
                     kind: MountKind::Bind(bind),
                 })
             }
@@ -201,15 +171,9 @@ impl Fields {
                     mode: self.mode.unwrap_or(0o755),
                     read_only: self.read_only == Some(true),
                 };
-                Ok(Mount {
-                    target: Some(target),
-                    kind: MountKind::Cache(cache),
-                })
+                Ok(Mount { target: Some(target), kind: MountKind::Cache(cache) })
             }
-            "tmpfs" => Ok(Mount {
-                target: Some(needed()?),
-                kind: MountKind::Tmpfs(self.size),
-            }),
+            "tmpfs" => Ok(Mount { target: Some(needed()?), kind: MountKind::Tmpfs(self.size) }),
             "secret" => self.secret(target, flag),
             _ => {
                 let id = self.id.filter(|id| !id.is_empty()).unwrap_or_else(|| "default".into());
@@ -220,10 +184,7 @@ impl Fields {
                     gid: self.gid.unwrap_or(0),
                     mode: self.mode.unwrap_or(0o600),
                 };
-                Ok(Mount {
-                    target,
-                    kind: MountKind::Ssh(ssh),
-                })
+                Ok(Mount { target, kind: MountKind::Ssh(ssh) })
             }
         }
     }
@@ -253,10 +214,7 @@ impl Fields {
             mode: self.mode.unwrap_or(0o400),
             as_env: self.env,
         };
-        Ok(Mount {
-            target,
-            kind: MountKind::Secret(secret),
-        })
+        Ok(Mount { target, kind: MountKind::Secret(secret) })
     }
 }
 
@@ -282,19 +240,13 @@ fn csv(line: &str) -> std::result::Result<Vec<String>, &'static str> {
             _ => field.push(c),
         }
     }
-    if quoted {
-        Err("a quote in the mount is not closed")
-    } else {
-        Ok(fields)
-    }
+    if quoted { Err("a quote in the mount is not closed") } else { Ok(fields) }
 }
 
 /// A number of bytes, with a binary unit: `64m`, `1.5GiB`.
 fn bytes(text: &str) -> Option<u64> {
     let lower = text.trim().to_lowercase();
-    let digits = lower
-        .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .unwrap_or(lower.len());
+    let digits = lower.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(lower.len());
     let number: f64 = lower[..digits].parse().ok()?;
     let unit = lower[digits..].trim().trim_end_matches('b').trim_end_matches('i');
     let power = ["", "k", "m", "g", "t", "p"].iter().position(|known| *known == unit)?;

@@ -13,19 +13,11 @@ pub(crate) fn lower(stage: &Stage, instruction: &Instruction) -> Result<Lowered>
     let mut mounts = mount::parse_all(stage, instruction)?;
     let argv = match &instruction.arguments {
         Arguments::Exec(argv) if argv.is_empty() => {
-            return Err(invalid(
-                "MissingArgument",
-                "RUN requires at least one argument",
-                &instruction.span,
-            ));
+            return Err(invalid("MissingArgument", "RUN requires at least one argument", &instruction.span));
         }
         Arguments::Exec(argv) => argv.clone(),
         Arguments::Text(text) if text.is_empty() => {
-            return Err(invalid(
-                "MissingArgument",
-                "RUN requires at least one argument",
-                &instruction.span,
-            ));
+            return Err(invalid("MissingArgument", "RUN requires at least one argument", &instruction.span));
         }
         Arguments::Text(text) => {
             let (command, script) = command(text, &instruction.heredocs);
@@ -56,16 +48,8 @@ pub(crate) fn lower(stage: &Stage, instruction: &Instruction) -> Result<Lowered>
         return Err(not_yet("RUN --device", &device.span));
     }
     let history = format!("RUN {} # buildkit", with_arguments(stage, &argv));
-    let op = RunOp {
-        argv,
-        stdin: None,
-        extra_env: Vec::new(),
-        mounts,
-        network,
-        security,
-        user: None,
-        working_dir: None,
-    };
+    let op =
+        RunOp { argv, stdin: None, extra_env: Vec::new(), mounts, network, security, user: None, working_dir: None };
     Ok(layer(vec![Op::Run(op)], history))
 }
 
@@ -80,26 +64,15 @@ fn command(text: &str, heredocs: &[Heredoc]) -> (String, Option<Mount>) {
     let body = chomped(only);
     if body.starts_with("#!") {
         let path = format!("/dev/pipes/{}", only.name);
-        let file = FileMount {
-            content: body.into_bytes(),
-            mode: 0o755,
-        };
-        return (
-            path.clone(),
-            Some(Mount {
-                target: Some(path),
-                kind: MountKind::File(file),
-            }),
-        );
+        let file = FileMount { content: body.into_bytes(), mode: 0o755 };
+        return (path.clone(), Some(Mount { target: Some(path), kind: MountKind::File(file) }));
     }
     (body, None)
 }
 
 /// Line and bodies put together again, for the shell to read.
 fn joined(text: &str, heredocs: &[Heredoc]) -> String {
-    heredocs.iter().fold(text.to_owned(), |all, heredoc| {
-        format!("{all}\n{}{}", heredoc.content, heredoc.name)
-    })
+    heredocs.iter().fold(text.to_owned(), |all, heredoc| format!("{all}\n{}{}", heredoc.content, heredoc.name))
 }
 
 /// Whether the line is nothing but `<<NAME`.
@@ -119,11 +92,7 @@ pub(crate) fn chomped(heredoc: &Heredoc) -> String {
     if !heredoc.chomp {
         return heredoc.content.clone();
     }
-    heredoc
-        .content
-        .split_inclusive('\n')
-        .map(|line| line.trim_start_matches('\t'))
-        .collect()
+    heredoc.content.split_inclusive('\n').map(|line| line.trim_start_matches('\t')).collect()
 }
 
 /// `|2 A=x B=y /bin/sh -c ...`: the arguments in scope stand in front of the command.

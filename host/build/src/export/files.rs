@@ -156,8 +156,8 @@ fn write_entry(
             let mut file = fs::File::from(openat(&parent, name, flags, Mode::from_raw_mode(0o600))?);
             std::io::copy(bytes, &mut file)?;
             file.set_permissions(fs::Permissions::from_mode(entry.mode & 0o777))?;
-            let time = std::time::UNIX_EPOCH
-                + std::time::Duration::from_secs(u64::try_from(entry.mtime.seconds).unwrap_or(0));
+            let time =
+                std::time::UNIX_EPOCH + std::time::Duration::from_secs(u64::try_from(entry.mtime.seconds).unwrap_or(0));
             file.set_modified(time)
         }
         Kind::Symlink(target) => Ok(symlinkat(std::ffi::OsStr::from_bytes(target), &parent, name)?),

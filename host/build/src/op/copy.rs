@@ -160,14 +160,16 @@ impl Copier<'_, '_> {
             return self.unpack(number, &archive, destination);
         }
         let last = destination.rsplit('/').next().unwrap_or_default();
-        let ensured = if matches!(last, "" | ".") { destination } else { &destination[..destination.len() - last.len()] };
+        let ensured =
+            if matches!(last, "" | ".") { destination } else { &destination[..destination.len() - last.len()] };
         let ensured = self.view.resolve(ensured.as_bytes()).map_err(links)?;
         self.make_dirs(&ensured)?;
         let mut target = self.view.resolve(destination.as_bytes()).map_err(links)?;
         if !is_dir && self.view.is_dir(&target) {
             target = tree::join(&target, tree::name(&tree::clean(path)));
         }
-        let folder = if is_dir && self.view.get(&target).is_none() { target.clone() } else { tree::parent(&target).to_vec() };
+        let folder =
+            if is_dir && self.view.get(&target).is_none() { target.clone() } else { tree::parent(&target).to_vec() };
         self.make_dirs(&folder)?;
         match entry.cloned() {
             Some(entry) if !is_dir => self.file(&from, &entry, target),

@@ -42,7 +42,9 @@ impl Planner {
         };
         let explicit = stage.platform.as_deref().map(expand).transpose()?.filter(|text| !text.is_empty());
         let platform = match &explicit {
-            Some(text) => text.parse::<Platform>().map_err(|error| Error::at("InvalidPlatform", error.to_string(), span))?,
+            Some(text) => {
+                text.parse::<Platform>().map_err(|error| Error::at("InvalidPlatform", error.to_string(), span))?
+            }
             None => self.target_platform.clone(),
         };
         let name = expand(&stage.base)?;
@@ -114,8 +116,11 @@ impl Planner {
             return Ok(Base::Stage(stage));
         }
         if let Err(error) = name.parse::<oci::Reference>() {
-            let mut diagnostic =
-                Diagnostic::error("InvalidBase", format!("failed to parse stage name \"{name}\": {error}"), Some(span.clone()));
+            let mut diagnostic = Diagnostic::error(
+                "InvalidBase",
+                format!("failed to parse stage name \"{name}\": {error}"),
+                Some(span.clone()),
+            );
             if above.iter().any(|known| known.as_deref() == Some(&name.to_lowercase())) {
                 diagnostic = diagnostic.with_help("names of stages must be given in lowercase in FROM");
             }

@@ -50,8 +50,12 @@ pub(crate) trait Resolver: Send + Sync {
     /// A named context of this name, if the user has given one.
     fn named<'f>(&'f self, name: &'f str, platform: &'f Platform) -> Later<'f, Result<Option<Named>, image::Error>>;
     /// An image by its reference.
-    fn image<'f>(&'f self, name: &'f str, platform: &'f Platform, exact: bool)
-    -> Later<'f, Result<Arc<BaseImage>, image::Error>>;
+    fn image<'f>(
+        &'f self,
+        name: &'f str,
+        platform: &'f Platform,
+        exact: bool,
+    ) -> Later<'f, Result<Arc<BaseImage>, image::Error>>;
 }
 
 /// Where files come from, before stages have become vertices.
@@ -185,7 +189,9 @@ pub(crate) async fn plan(
 
 /// `# syntax=docker/dockerfile...` is what is built in; anything else would have to be a pinned plugin.
 fn check_syntax(file: &File) -> Result<(), Error> {
-    let Some((value, span)) = &file.directives.syntax else { return Ok(()) };
+    let Some((value, span)) = &file.directives.syntax else {
+        return Ok(());
+    };
     let image = value.split_whitespace().next().unwrap_or_default();
     let name = image.split(['@', ':']).next().unwrap_or_default();
     let builtin = ["docker/dockerfile", "docker.io/docker/dockerfile", "dockerfile.v0"];
@@ -199,7 +205,9 @@ fn check_syntax(file: &File) -> Result<(), Error> {
 }
 
 fn target(file: &File, wanted: Option<&str>) -> Result<usize, Error> {
-    let Some(wanted) = wanted.filter(|wanted| !wanted.is_empty()) else { return Ok(file.stages.len() - 1) };
+    let Some(wanted) = wanted.filter(|wanted| !wanted.is_empty()) else {
+        return Ok(file.stages.len() - 1);
+    };
     let lower = wanted.to_lowercase();
     let by_name = file.stages.iter().position(|stage| stage.name.as_deref() == Some(&lower));
     let found = by_name.or_else(|| wanted.parse().ok().filter(|number| *number < file.stages.len()));
@@ -272,7 +280,8 @@ impl Planner {
 
     /// Makes vertices of the stages that the target leads to.
     fn graph(&self, target: usize) -> Planned {
-        let mut builder = GraphBuilder { planner: self, graph: Graph::default(), done: BTreeMap::new(), images: BTreeMap::new() };
+        let mut builder =
+            GraphBuilder { planner: self, graph: Graph::default(), done: BTreeMap::new(), images: BTreeMap::new() };
         let (top, steps) = builder.stage(target);
         let Some(plan) = self.stages[target].get() else { unreachable!("the target has been planned") };
         let mut config = plan.config.clone();
@@ -320,7 +329,9 @@ impl GraphBuilder<'_> {
         if let Some(done) = self.done.get(&index) {
             return done.clone();
         }
-        let Some(plan) = self.planner.stages[index].get().cloned() else { unreachable!("a needed stage has been planned") };
+        let Some(plan) = self.planner.stages[index].get().cloned() else {
+            unreachable!("a needed stage has been planned")
+        };
         let name = self.planner.file.stages[index].name.clone().unwrap_or_else(|| format!("stage-{index}"));
         let total = plan.steps.len() + 1;
         let mut top = match &plan.base {

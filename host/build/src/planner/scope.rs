@@ -6,8 +6,16 @@ use plan::op::{ExpandError, Expanded, Expansion};
 
 /// Proxies may be given as build arguments without being declared; they leave no trace in image or key.
 pub(crate) const PROXIES: [&str; 10] = [
-    "HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "FTP_PROXY", "ftp_proxy", "NO_PROXY", "no_proxy",
-    "ALL_PROXY", "all_proxy",
+    "HTTP_PROXY",
+    "http_proxy",
+    "HTTPS_PROXY",
+    "https_proxy",
+    "FTP_PROXY",
+    "ftp_proxy",
+    "NO_PROXY",
+    "no_proxy",
+    "ALL_PROXY",
+    "all_proxy",
 ];
 
 /// Names with values, in the order of their first setting.
@@ -37,9 +45,7 @@ impl Variables {
             Expansion::Word => expand::word(text, &lookup, options),
             Expansion::Words => expand::words(text, &lookup, options),
             // Quotes in a here-document are text; they do not keep variables from being expanded.
-            Expansion::Raw => {
-                expand::word(text, &lookup, Options { ignore_quotes: true, ..options })
-            }
+            Expansion::Raw => expand::word(text, &lookup, Options { ignore_quotes: true, ..options }),
         }
     }
 }

@@ -133,7 +133,9 @@ fn of_context(
         for path in patterns.iter().map(|pattern| copy::matches(&context.tree, pattern)) {
             for path in path? {
                 let path = context.tree.resolve(&path).map_err(|error| error.to_string())?;
-                let Some(Entry { kind: Kind::File(file), .. }) = context.tree.get(&path) else { continue };
+                let Some(Entry { kind: Kind::File(file), .. }) = context.tree.get(&path) else {
+                    continue;
+                };
                 let open = || open(context, &file.inode.path);
                 if !context::archive::is_tar(open()?) {
                     continue;
@@ -172,7 +174,9 @@ pub(super) async fn parts(
     let mut in_trees = false;
     for item in &planned {
         let Some(origin) = &item.origin else { continue };
-        let Some((layer, path)) = place(&origin.inode) else { continue };
+        let Some((layer, path)) = place(&origin.inode) else {
+            continue;
+        };
         if flavour.as_ref().is_some_and(|flavour| store.tree(flavour, layer).is_some()) {
             in_trees |= isolation.is_some_and(|isolation| *isolation != Isolation::Root);
         } else {
@@ -231,18 +235,17 @@ async fn extract(
 }
 
 /// The text of a small file of a tree; empty where there is none.
-pub(super) async fn text(
-    solver: &Solver,
-    vertex: &Vertex,
-    base: &Arc<Tree>,
-    path: &[u8],
-) -> Result<String, Error> {
+pub(super) async fn text(solver: &Solver, vertex: &Vertex, base: &Arc<Tree>, path: &[u8]) -> Result<String, Error> {
     /// Nobody needs a longer file of users.
     const LONGEST: u64 = 16 << 20;
     let failed = |reason: String| Solver::failed(vertex, reason);
     let path = base.resolve(path).map_err(|error| failed(error.to_string()))?;
-    let Some(Entry { kind: Kind::File(file), .. }) = base.get(&path) else { return Ok(String::new()) };
-    let Some((layer, path)) = place(&file.inode).filter(|_| file.size <= LONGEST) else { return Ok(String::new()) };
+    let Some(Entry { kind: Kind::File(file), .. }) = base.get(&path) else {
+        return Ok(String::new());
+    };
+    let Some((layer, path)) = place(&file.inode).filter(|_| file.size <= LONGEST) else {
+        return Ok(String::new());
+    };
     solver.fetch(layer).await?;
     let store = &solver.tools.store;
     let variant = store.variants(layer).into_iter().next();
@@ -252,7 +255,8 @@ pub(super) async fn text(
     let read = move || -> Result<String, String> {
         let wanted = BTreeSet::from([path.clone()]);
         let at = |error: std::io::Error| format!("{}: {error}", blob.display());
-        assemble::extract(std::fs::File::open(&blob).map_err(at)?, &wanted, &folder).map_err(|error| error.to_string())?;
+        assemble::extract(std::fs::File::open(&blob).map_err(at)?, &wanted, &folder)
+            .map_err(|error| error.to_string())?;
         let bytes = std::fs::read(folder.join(assemble::extracted(&path))).unwrap_or_default();
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     };

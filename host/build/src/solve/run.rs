@@ -43,7 +43,8 @@ impl Solver {
     ) -> Result<DiffId, Error> {
         let host = oci::Platform::host();
         if host.rank(&step.platform).is_none() {
-            let reason = format!("a command for {} cannot run on {host}: emulation is not supported yet", step.platform);
+            let reason =
+                format!("a command for {} cannot run on {host}: emulation is not supported yet", step.platform);
             return Err(Self::failed(vertex, reason));
         }
         let lowers = self.unpacked(vertex, below).await?;
@@ -133,7 +134,10 @@ impl Solver {
                 return Ok(());
             }
             let id = &secret.id;
-            return Err(Self::failed(vertex, format!("secret {id}: not found; give it with --secret id={id},src=FILE")));
+            return Err(Self::failed(
+                vertex,
+                format!("secret {id}: not found; give it with --secret id={id},src=FILE"),
+            ));
         };
         if let Some(name) = &secret.as_env {
             env.retain(|(known, _)| known != name);
@@ -213,7 +217,14 @@ impl Solver {
     ) -> Result<Kind, Error> {
         let flavour = self.isolation(vertex).await?.flavour();
         let store = &self.tools.store;
-        let base = store.mount(&flavour, &cache.id);
+        // As in BuildKit, a mount that starts otherwise (another owner, mode or seed) is another mount.
+        let start = match origin {
+            Some(Origin::Vertex(id)) => self.keys[id.0].definition.to_string(),
+            Some(Origin::Context(name)) => format!("context {}", name.as_deref().unwrap_or_default()),
+            Some(Origin::Scratch) | None => String::new(),
+        };
+        let name = format!("{}\0{}:{}\0{:o}\0{start}\0{}", cache.id, cache.uid, cache.gid, cache.mode, cache.source);
+        let base = store.mount(&flavour, &name);
         let path = match cache.sharing {
             Sharing::Shared => base,
             Sharing::Locked => {
@@ -254,7 +265,12 @@ impl Solver {
     }
 
     /// What a new cache mount is filled with, as a layer.
-    async fn seed(self: &Arc<Self>, vertex: &Vertex, origin: &Origin, source: &str) -> Result<(DiffId, PathBuf), Error> {
+    async fn seed(
+        self: &Arc<Self>,
+        vertex: &Vertex,
+        origin: &Origin,
+        source: &str,
+    ) -> Result<(DiffId, PathBuf), Error> {
         let layer = match origin {
             Origin::Context(name) => self.context_layer(vertex, name.as_deref(), source).await?.0,
             Origin::Vertex(id) => {

@@ -29,7 +29,9 @@ pub fn main(arguments: &[String]) -> i32 {
     if arguments.first().is_some_and(|word| word == "probe") {
         return i32::from(sys::process::unshare(UnshareFlags::NEWUSER | UnshareFlags::NEWNS).is_err());
     }
-    let Ok(socket) = sys::process::inherited(0).map(UnixStream::from) else { return 1 };
+    let Ok(socket) = sys::process::inherited(0).map(UnixStream::from) else {
+        return 1;
+    };
     i32::from(serve(socket).is_err())
 }
 
@@ -38,14 +40,18 @@ fn serve(mut socket: UnixStream) -> io::Result<()> {
     if let Some(parent) = sys::rustix::process::getppid() {
         sys::process::die_with_parent(parent)?;
     }
-    let Some(start) = protocol::read::<Start>(&mut socket)? else { return Ok(()) };
+    let Some(start) = protocol::read::<Start>(&mut socket)? else {
+        return Ok(());
+    };
     let ready = set_up(&mut socket, &start);
     let failed = ready.is_err();
     protocol::write(&mut socket, &Reply::Ready(ready))?;
     if failed {
         return Ok(());
     }
-    let Ok(store) = Store::open(&start.store) else { return Ok(()) };
+    let Ok(store) = Store::open(&start.store) else {
+        return Ok(());
+    };
     let server = Arc::new(Server {
         store,
         flavour: start.flavour,
@@ -298,8 +304,12 @@ fn remove_stubs(upper: &Path, stubs: &[String]) {
     let Ok(root) = sys::Root::open(upper) else { return };
     for stub in stubs.iter().rev() {
         let path = Path::new(stub);
-        let Ok((parent, name)) = root.parent(path) else { continue };
-        let Ok(meta) = fs::symlink_metadata(upper.join(path)) else { continue };
+        let Ok((parent, name)) = root.parent(path) else {
+            continue;
+        };
+        let Ok(meta) = fs::symlink_metadata(upper.join(path)) else {
+            continue;
+        };
         let flags = if meta.is_dir() {
             sys::rustix::fs::AtFlags::REMOVEDIR
         } else if meta.len() == 0 {

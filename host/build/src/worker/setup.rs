@@ -85,8 +85,9 @@ pub fn probe() -> Result<Isolation, Refused> {
     }
     if !can_make_user_namespace() {
         return Err(Refused {
-            missing: "user namespaces cannot be made (they are switched off, or a seccomp or AppArmor profile forbids them)"
-                .into(),
+            missing:
+                "user namespaces cannot be made (they are switched off, or a seccomp or AppArmor profile forbids them)"
+                    .into(),
             help: "allow them, or run as root; builds without RUN need neither".into(),
         });
     }

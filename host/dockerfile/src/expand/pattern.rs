@@ -84,11 +84,8 @@ impl Pattern {
         let mut out = String::new();
         let mut rest = text;
         while !rest.is_empty() && !self.0.is_empty() {
-            let longest = rest
-                .char_indices()
-                .map(|(at, c)| at + c.len_utf8())
-                .rev()
-                .find(|end| self.matches(&rest[..*end]));
+            let longest =
+                rest.char_indices().map(|(at, c)| at + c.len_utf8()).rev().find(|end| self.matches(&rest[..*end]));
             let Some(end) = longest else {
                 let first = rest.chars().next().map_or(0, char::len_utf8);
                 out.push_str(&rest[..first]);

@@ -1,0 +1,34 @@
+# What CI does is `just check`; each part can be run by itself.
+
+# Everything that must hold before a change lands.
+check: fmt lint doc test
+
+fmt:
+    cargo fmt --all --check
+    cargo fmt --all --check --manifest-path plugins/Cargo.toml
+    cargo fmt --all --check --manifest-path tests/plugins/Cargo.toml
+
+lint:
+    cargo clippy --release --workspace --all-targets -- -D warnings
+    cargo clippy --release --target wasm32-wasip2 --manifest-path plugins/Cargo.toml -- -D warnings
+
+doc:
+    RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --no-deps
+
+test:
+    cargo test --release --workspace
+
+# Side by side with buildah and docker on this machine; needs both installed.
+bench:
+    cargo build --release
+    python3 tests/bench/run.py --builder target/release/plywood
+
+# The program with its plugins compiled ahead, as it is shipped.
+dist:
+    cargo build --profile dist
+    target/dist/plywood plugin precompile target/precompiled
+    PLYWOOD_PRECOMPILED_DIR="$PWD/target/precompiled" cargo build --profile dist
+
+# Licences, advisories, sources.
+deny:
+    cargo deny check
