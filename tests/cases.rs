@@ -107,7 +107,7 @@ fn build(folder: &Path, sections: &[(String, String)]) -> Output {
 }
 
 fn read_image(layout: &Path) -> Image {
-    let read = |path: PathBuf| fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let read = |path: PathBuf| fs::read(path).expect("a file of the layout");
     let json = |bytes: Vec<u8>| -> Value { serde_json::from_slice(&bytes).expect("JSON") };
     let blob = |digest: &Value| read(layout.join("blobs").join(digest.as_str().expect("a digest").replace(':', "/")));
     let index = json(read(layout.join("index.json")));

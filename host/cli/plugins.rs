@@ -1,5 +1,6 @@
 //! The plugins of this invocation: the built-ins, those of the configuration, those of the command line.
 
+use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -11,6 +12,9 @@ use plugin::{CachePolicy, CredentialHelper, Engine, Grants, Instructions, Kind, 
 use crate::builtins::{BUILTINS, Builtin};
 use crate::config::{Config, PluginConfig};
 use crate::surroundings;
+
+/// A component is at most so large, as the runtime has it.
+const LARGEST: u64 = 32 << 20;
 
 /// Plugins, ready to be called.
 pub(crate) struct Plugins {
@@ -112,6 +116,9 @@ pub(crate) async fn load(
     }
     check_keywords(&instructions)?;
     // The built-in comes last: it is the policy when nothing else is.
+    if let [first, second, _, ..] = &policies[..] {
+        bail!("two cache policies are given, {} and {}: a build has one", first.identity(), second.identity());
+    }
     let policy = policies.into_iter().next().context("there is no cache policy")?;
     Ok(Plugins { instructions, policy, credentials })
 }
@@ -138,6 +145,9 @@ fn name_of(path: &Path) -> String {
 }
 
 fn from_path(loader: &Loader, path: &Path) -> Result<Loaded> {
-    let wasm = std::fs::read(path).with_context(|| format!("the plugin {}", path.display()))?;
+    // A project may name any path: no more is read than a plugin can have.
+    let mut wasm = Vec::new();
+    let read = std::fs::File::open(path).and_then(|file| file.take(LARGEST + 1).read_to_end(&mut wasm));
+    read.with_context(|| format!("the plugin {}", path.display()))?;
     Ok(loader.engine.load(&path.display().to_string(), &wasm)?)
 }

@@ -274,7 +274,11 @@ async fn add_content(
     digests: &mut Digests,
     vertex: &Vertex,
 ) -> Result<(), Error> {
-    let exclude = Matcher::new(op.exclude.iter().map(String::as_str))?;
+    let exclude = Matcher::new(op.exclude.iter().map(String::as_str)).map_err(|error| Error::Step {
+        step: vertex.name.clone(),
+        reason: error.to_string(),
+        span: vertex.span.clone(),
+    })?;
     let tree = Arc::new(context.tree.clone());
     for pattern in patterns {
         let source =

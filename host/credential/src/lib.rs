@@ -68,6 +68,9 @@ impl Chain {
                     continue;
                 }
                 Err(plugin::Error::Unsupported(_)) => continue,
+                Err(plugin::Error::Failed(failure)) if !failure.output.is_empty() => {
+                    return Err(CredentialError(format!("{failure}\n  it printed: {}", failure.output)));
+                }
                 Err(error) => return Err(CredentialError(error.to_string())),
             };
             let identity = match grant.credential {

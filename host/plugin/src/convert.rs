@@ -15,6 +15,7 @@ use crate::bindings::credential::exports::plywood::plugin::credential_helper as 
 use crate::bindings::instruction::exports::plywood::plugin::instruction_handler as handler;
 use crate::bindings::shared::plywood::plugin::build_ir as ir;
 use crate::bindings::shared::plywood::plugin::types;
+use crate::failure::line;
 use crate::worlds::{Access, Credential, CredentialGrant, CredentialRequest, Lowering};
 
 /// Operations and diagnostics of one call.
@@ -66,9 +67,9 @@ pub(crate) fn diagnostic(diagnostic: types::Diagnostic, plugin: &str) -> Diagnos
             types::Severity::Info => Severity::Info,
         },
         code,
-        message: diagnostic.message,
+        message: line(&diagnostic.message),
         span: diagnostic.span.map(span_back),
-        help: diagnostic.help,
+        help: diagnostic.help.map(|help| line(&help)),
         url: diagnostic.url,
     }
 }
@@ -189,9 +190,13 @@ fn op(op: ir::Op) -> Result<Op, String> {
     Ok(match op {
         ir::Op::Run(run) => Op::Run(run_op(run)?),
         ir::Op::Copy(copy) => Op::Copy(copy_op(copy)?),
-        ir::Op::Config(change) => Op::Config(config_change(change)),
-        ir::Op::Mkdir(mkdir) => Op::Mkdir(MkdirOp { path: mkdir.path, owner: mkdir.owner, mode: mkdir.mode & 0o7777 }),
-        ir::Op::DeclareArg((name, default)) => Op::DeclareArg(name, default),
+        ir::Op::Config(change) => Op::Config(config_change(change)?),
+        ir::Op::Mkdir(mkdir) => Op::Mkdir(MkdirOp {
+            path: no_nul(mkdir.path)?,
+            owner: mkdir.owner.map(no_nul).transpose()?,
+            mode: mkdir.mode & 0o7777,
+        }),
+        ir::Op::DeclareArg((name, default)) => Op::DeclareArg(variable(name)?, default.map(no_nul).transpose()?),
     })
 }
 
@@ -327,23 +332,32 @@ fn copy_op(copy: ir::CopyOp) -> Result<CopyOp, String> {
     })
 }
 
-fn config_change(change: ir::ConfigChange) -> ConfigChange {
-    match change {
-        ir::ConfigChange::SetEnv(p) => ConfigChange::SetEnv(p.key, p.value),
-        ir::ConfigChange::SetLabel(p) => ConfigChange::SetLabel(p.key, p.value),
-        ir::ConfigChange::SetUser(user) => ConfigChange::SetUser(user),
-        ir::ConfigChange::SetWorkingDir(path) => ConfigChange::SetWorkingDir(path),
-        ir::ConfigChange::SetEntrypoint(argv) => ConfigChange::SetEntrypoint(argv),
-        ir::ConfigChange::SetCmd(argv) => ConfigChange::SetCmd(argv),
-        ir::ConfigChange::SetArgsEscaped(escaped) => ConfigChange::SetArgsEscaped(escaped),
-        ir::ConfigChange::SetShell(argv) => ConfigChange::SetShell(argv),
-        ir::ConfigChange::SetStopSignal(signal) => ConfigChange::SetStopSignal(signal),
-        ir::ConfigChange::SetHealthcheck(check) => ConfigChange::SetHealthcheck(check.map(healthcheck_back)),
-        ir::ConfigChange::AddExposedPort(port) => ConfigChange::AddExposedPort(port),
-        ir::ConfigChange::AddVolume(path) => ConfigChange::AddVolume(path),
-        ir::ConfigChange::AddOnBuild(trigger) => ConfigChange::AddOnBuild(trigger),
-        ir::ConfigChange::SetAuthor(author) => ConfigChange::SetAuthor(author),
+/// A name of the environment: what stands before the first `=`.
+fn variable(name: String) -> Result<String, String> {
+    if name.is_empty() || name.contains('=') {
+        return Err(format!("`{name}` is no name for a variable"));
     }
+    no_nul(name)
+}
+
+fn config_change(change: ir::ConfigChange) -> Result<ConfigChange, String> {
+    let words = |argv: Vec<String>| argv.into_iter().map(no_nul).collect::<Result<Vec<_>, _>>();
+    Ok(match change {
+        ir::ConfigChange::SetEnv(p) => ConfigChange::SetEnv(variable(p.key)?, no_nul(p.value)?),
+        ir::ConfigChange::SetLabel(p) => ConfigChange::SetLabel(no_nul(p.key)?, no_nul(p.value)?),
+        ir::ConfigChange::SetUser(user) => ConfigChange::SetUser(no_nul(user)?),
+        ir::ConfigChange::SetWorkingDir(path) => ConfigChange::SetWorkingDir(no_nul(path)?),
+        ir::ConfigChange::SetEntrypoint(argv) => ConfigChange::SetEntrypoint(argv.map(words).transpose()?),
+        ir::ConfigChange::SetCmd(argv) => ConfigChange::SetCmd(argv.map(words).transpose()?),
+        ir::ConfigChange::SetArgsEscaped(escaped) => ConfigChange::SetArgsEscaped(escaped),
+        ir::ConfigChange::SetShell(argv) => ConfigChange::SetShell(words(argv)?),
+        ir::ConfigChange::SetStopSignal(signal) => ConfigChange::SetStopSignal(no_nul(signal)?),
+        ir::ConfigChange::SetHealthcheck(check) => ConfigChange::SetHealthcheck(check.map(healthcheck_back)),
+        ir::ConfigChange::AddExposedPort(port) => ConfigChange::AddExposedPort(no_nul(port)?),
+        ir::ConfigChange::AddVolume(path) => ConfigChange::AddVolume(no_nul(path)?),
+        ir::ConfigChange::AddOnBuild(trigger) => ConfigChange::AddOnBuild(no_nul(trigger)?),
+        ir::ConfigChange::SetAuthor(author) => ConfigChange::SetAuthor(no_nul(author)?),
+    })
 }
 
 pub(crate) fn step(step: &Step) -> policy::Step {
@@ -497,7 +511,7 @@ pub(crate) fn verdict(verdict: policy::Verdict, plugin: &str) -> Verdict {
                 write_scope: edit.write_scope,
             }),
         },
-        reason: verdict.reason,
+        reason: verdict.reason.map(|reason| line(&reason)),
         diagnostics: verdict.diagnostics.into_iter().map(|d| diagnostic(d, plugin)).collect(),
     }
 }

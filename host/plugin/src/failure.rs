@@ -86,6 +86,8 @@ pub struct Failure {
 
 /// How many of the innermost frames tell where it was.
 const FRAMES: usize = 8;
+/// How many of the last lines that it printed are shown.
+const LINES: usize = 20;
 
 impl Failure {
     /// Makes words of what the runtime says.
@@ -96,16 +98,7 @@ impl Failure {
         output: String,
         limits: &crate::Limits,
     ) -> Self {
-        let frames: Vec<String> = error
-            .downcast_ref::<wasmtime::WasmBacktrace>()
-            .map(|trace| {
-                let name = |frame: &wasmtime::FrameInfo| match frame.func_name() {
-                    Some(name) => wasmtime_demangle(name),
-                    None => format!("function {}", frame.func_index()),
-                };
-                trace.frames().iter().map(name).collect()
-            })
-            .unwrap_or_default();
+        let frames: Vec<String> = error.downcast_ref::<wasmtime::WasmBacktrace>().map(frames).unwrap_or_default();
         let recursing =
             frames.len() > FRAMES && frames.iter().take(64).collect::<std::collections::BTreeSet<_>>().len() <= 4;
         let reason = match error.downcast_ref::<wasmtime::Trap>() {
@@ -117,21 +110,45 @@ impl Failure {
             Some(wasmtime::Trap::UnreachableCodeReached) if output.contains("memory allocation of") => {
                 format!("it wanted more than the {} MiB of memory that a plugin may have", limits.memory >> 20)
             }
-            Some(wasmtime::Trap::UnreachableCodeReached) => "it panicked".into(),
+            Some(wasmtime::Trap::UnreachableCodeReached) if output.contains("panicked at") => "it panicked".into(),
+            Some(wasmtime::Trap::UnreachableCodeReached) => "it stopped itself".into(),
             Some(trap) => trap.to_string(),
             None if error.to_string().contains("fuel allocated for hostcalls") => {
                 format!("its answer is larger than the {} MiB that an answer may be", limits.answer >> 20)
             }
             None => format!("{:#}", error.root_cause()),
         };
-        Self { plugin, call, reason, frames: frames.into_iter().take(FRAMES).collect(), output }
+        // A panic's text is the last that is printed.
+        let printed: Vec<&str> = output.lines().collect();
+        let output = plain(&printed[printed.len().saturating_sub(LINES)..].join("\n"));
+        let frames = frames.into_iter().take(FRAMES).collect();
+        Self { plugin, call, reason: line(&reason), frames, output }
     }
 }
 
-/// Function names without the hash that the compiler appends.
-fn wasmtime_demangle(name: &str) -> String {
-    match name.rsplit_once("::h") {
-        Some((path, hash)) if hash.len() == 16 && hash.bytes().all(|b| b.is_ascii_hexdigit()) => path.to_owned(),
-        _ => name.to_owned(),
-    }
+/// The plugin's own functions, by the names that the runtime demangles; how a panic gets to its end is left out.
+fn frames(trace: &wasmtime::WasmBacktrace) -> Vec<String> {
+    let machinery = |name: &str| {
+        let inner = name.trim_start_matches('<');
+        let std = ["std::", "core::", "alloc::", "rust_", "__rust", "__rg", "panic_", "wasi::", "wasip2::"];
+        std.iter().any(|prefix| inner.starts_with(prefix)) || matches!(name, "abort" | "exit" | "_Exit")
+    };
+    let text = trace.to_string();
+    let names = text.lines().filter_map(|line| line.split_once('!')).map(|(_, name)| name.trim().to_owned());
+    names.filter(|name| !machinery(name)).map(|name| plain(&name)).collect()
+}
+
+/// Text of a plugin's is data: what would move a terminal's cursor is left out, and so is what is more than anyone reads.
+#[must_use]
+pub(crate) fn plain(text: &str) -> String {
+    const LONGEST: usize = 4 << 10;
+    let clean: String = text.chars().filter(|c| !c.is_control() || matches!(c, '\n' | '\t')).collect();
+    let end = (0..=clean.len().min(LONGEST)).rev().find(|at| clean.is_char_boundary(*at)).unwrap_or(0);
+    clean[..end].to_owned()
+}
+
+/// The same on one line.
+#[must_use]
+pub(crate) fn line(text: &str) -> String {
+    plain(text).split_whitespace().collect::<Vec<_>>().join(" ")
 }

@@ -104,7 +104,7 @@ impl State {
             Ok(()) => true,
             Err(refusal) => {
                 let message = format!("{refusal}; {}", refusal.help);
-                self.callee.imports.surroundings.log(&self.callee.identity.name, LogLevel::Debug, &message);
+                self.callee.imports.surroundings.log(&self.callee.identity.name, LogLevel::Warn, &message);
                 false
             }
         }

@@ -14,7 +14,7 @@ use crate::bindings::shared::plywood::plugin as api;
 use crate::bindings::{cache_policy, credential, instruction};
 use crate::convert;
 use crate::engine::{Callee, Engine, Limits, Loaded, TICK};
-use crate::failure::{Error, Failure, Identity};
+use crate::failure::{Error, Failure, Identity, line};
 use crate::grant::Grants;
 use crate::imports::Imports;
 use crate::state::{StageHandle, State};
@@ -160,24 +160,25 @@ impl<Pre> Plugin<Pre> {
         Err(Error::Failed(Box::new(Failure::new(self.callee.identity.clone(), name, &error, output, limits))))
     }
 
-    fn error(&self, error: api::types::PluginError) -> Error {
+    fn error(&self, call: &'static str, error: api::types::PluginError) -> Error {
         let plugin = self.callee.identity.clone();
+        let broken = |reason: String| {
+            let plugin = self.callee.identity.clone();
+            Error::Failed(Box::new(Failure { plugin, call, reason, frames: Vec::new(), output: String::new() }))
+        };
         match error {
             api::types::PluginError::Invalid(diagnostics) => {
                 let prefix = &self.callee.identity.name;
-                let converted = diagnostics.into_iter().map(|d| convert::diagnostic(d, prefix));
-                Error::Invalid(converted.collect())
+                let diagnostics: Vec<_> = diagnostics.into_iter().map(|d| convert::diagnostic(d, prefix)).collect();
+                match diagnostics.iter().any(|d| d.severity == plan::Severity::Error) {
+                    true => Error::Invalid(diagnostics),
+                    false => broken("it refuses the input without a word".into()),
+                }
             }
             api::types::PluginError::Unsupported => Error::Unsupported(plugin),
-            api::types::PluginError::Denied(reason) => Error::Denied { plugin, reason },
-            api::types::PluginError::Unavailable(reason) => Error::Unavailable { plugin, reason },
-            api::types::PluginError::Internal(reason) => Error::Failed(Box::new(Failure {
-                plugin,
-                call: "its own check",
-                reason,
-                frames: Vec::new(),
-                output: String::new(),
-            })),
+            api::types::PluginError::Denied(reason) => Error::Denied { plugin, reason: line(&reason) },
+            api::types::PluginError::Unavailable(reason) => Error::Unavailable { plugin, reason: line(&reason) },
+            api::types::PluginError::Internal(reason) => broken(line(&reason)),
         }
     }
 }
@@ -319,7 +320,7 @@ impl Instructions {
                 handler.call_lower(store, borrowed, &convert::instruction(instruction)).await
             })
             .await?
-            .map_err(|error| self.plugin.error(error))?;
+            .map_err(|error| self.plugin.error("lower", error))?;
         let prefix = &self.identity().name;
         let malformed = |reason: String| {
             Error::Failed(Box::new(Failure {
@@ -397,7 +398,7 @@ impl CachePolicy {
                 instance.plywood_plugin_cache_policy().call_decide(store, &convert::step(step)).await
             })
             .await?
-            .map_err(|error| self.0.error(error))?;
+            .map_err(|error| self.0.error("decide", error))?;
         Ok(convert::verdict(verdict, &self.identity().name))
     }
 }
@@ -555,7 +556,7 @@ impl CredentialHelper {
                 helper.call_get(store, &convert::credential_request(request)).await
             })
             .await?
-            .map_err(|error| self.plugin.error(error))?;
+            .map_err(|error| self.plugin.error("get", error))?;
         Ok(convert::credential_grant(grant))
     }
 }

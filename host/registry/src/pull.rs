@@ -141,7 +141,7 @@ impl Client {
             accept: &[],
             headers: Vec::new(),
             scopes: scope(reference.repository(), access),
-            what: format!("pull {}", reference.repository()),
+            what: format!("{} {}", if access == Access::Push { "push" } else { "pull" }, reference.repository()),
         };
         let response = self.call(&call).await?;
         match response.status() {

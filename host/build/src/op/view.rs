@@ -71,6 +71,10 @@ impl<'v> View<'v> {
         if self.is_dir(path) {
             return Ok(());
         }
+        // Linux takes no longer path, and no longer name.
+        if path.len() > 4096 || tree::name(path).len() > 255 {
+            return Err(path[..path.len().min(64)].to_vec());
+        }
         if self.get(path).is_some() {
             return Err(path.to_vec());
         }

@@ -10,21 +10,25 @@ use plan::graph::{CopyStep, RunStep};
 use plan::op::{
     ConfigChange, CopyOp, CopySource, Expansion, HistoryLine, Lowered, MountKind, Network, Op, RunOp, Security,
 };
-use plan::{Diagnostic, Severity, Span};
+use plan::{Severity, Span};
 use plugin::{Instructions, Lowering};
 
 use super::view::StageView;
-use super::{Base, BaseImage, HistoryItem, Named, Planner, Ref, StagePlan, Step, StepOp};
+use super::{Base, HistoryItem, Planner, Ref, StagePlan, Step, StepOp};
 use crate::error::Error;
 use crate::event::Event;
 
 /// Instructions that plugins put in others' place may do so again, so deep.
 const DEEPEST_INCLUDE: u32 = 8;
+/// And so many in a stage.
+const MOST_INCLUDED: usize = 10_000;
 
 /// A stage while its instructions are lowered.
-struct Lowerer<'l> {
-    planner: &'l Arc<Planner>,
-    view: StageView,
+pub(super) struct Lowerer<'l> {
+    pub(super) planner: &'l Arc<Planner>,
+    pub(super) view: StageView,
+    /// Instructions that plugins have put in others' place.
+    included: usize,
     steps: Vec<Step>,
     history: Vec<HistoryItem>,
 }
@@ -67,7 +71,7 @@ impl Planner {
             stage: index,
             platform: platform.clone(),
         };
-        let mut lowerer = Lowerer { planner: self, view, steps: Vec::new(), history: Vec::new() };
+        let mut lowerer = Lowerer { planner: self, view, included: 0, steps: Vec::new(), history: Vec::new() };
         for trigger in triggers {
             let source = format!("ONBUILD of {name}");
             let line = dockerfile::parse_trigger(&source, &trigger, &self.keywords)?;
@@ -87,46 +91,6 @@ impl Planner {
             history: lowerer.history,
             ..plan
         })
-    }
-
-    /// What FROM names: a named context, a stage above, or an image.
-    async fn base(
-        self: &Arc<Self>,
-        index: usize,
-        name: &str,
-        platform: &Platform,
-        explicit: bool,
-        span: &Span,
-    ) -> Result<Base, Error> {
-        let failed = |source| Error::Base { source, span: Some(span.clone()) };
-        if let Some(named) = self.resolver.named(name, platform).await.map_err(failed)? {
-            return match named {
-                Named::Image(image) => Ok(Base::Image(image)),
-                Named::Context(_) => {
-                    let message = format!("FROM {name}: the build context of that name is a folder, and no image");
-                    Err(Error::at("ContextIsNoImage", message, span))
-                }
-            };
-        }
-        if name == "scratch" {
-            return Ok(Base::Scratch);
-        }
-        let above = &self.shared.stage_names[..index];
-        if let Some(stage) = above.iter().rposition(|known| known.as_deref() == Some(name)) {
-            return Ok(Base::Stage(stage));
-        }
-        if let Err(error) = name.parse::<oci::Reference>() {
-            let mut diagnostic = Diagnostic::error(
-                "InvalidBase",
-                format!("failed to parse stage name \"{name}\": {error}"),
-                Some(span.clone()),
-            );
-            if above.iter().any(|known| known.as_deref() == Some(&name.to_lowercase())) {
-                diagnostic = diagnostic.with_help("names of stages must be given in lowercase in FROM");
-            }
-            return Err(diagnostic.into());
-        }
-        self.image(name, platform, explicit).await.map(Base::Image).map_err(failed)
     }
 
     /// A stage before its first instruction.
@@ -215,6 +179,11 @@ impl Lowerer<'_> {
                         return Err(Error::at("IncludedTooDeep", message, &span));
                     }
                     for line in dockerfile::parse_included(&name, &text, &self.planner.keywords)? {
+                        self.included += 1;
+                        if self.included > MOST_INCLUDED {
+                            let message = format!("plugins include more than {MOST_INCLUDED} instructions");
+                            return Err(Error::at("IncludedTooMuch", message, &span));
+                        }
                         self.line(line, depth + 1).await?;
                     }
                     Ok(())
@@ -385,43 +354,6 @@ impl Lowerer<'_> {
             op,
         };
         Ok(StepOp::Run(step, refs))
-    }
-
-    /// What `--from` names: a named context, a stage above, or an image.
-    async fn origin(&self, name: &str, span: &Span) -> Result<Ref, Error> {
-        let (planner, platform) = (self.planner, &self.view.platform);
-        let failed = |source| Error::Base { source, span: Some(span.clone()) };
-        if let Some(named) = planner.resolver.named(name, platform).await.map_err(failed)? {
-            return Ok(match named {
-                Named::Context(name) => Ref::Context(Some(name)),
-                Named::Image(image) => Ref::Image(image),
-            });
-        }
-        if let Some(stage) = planner.shared.stage(name, self.view.stage) {
-            // A named context of the stage's own name takes its place.
-            if let Some(own) = &planner.shared.stage_names[stage]
-                && let Some(Named::Image(image)) = planner.resolver.named(own, platform).await.map_err(failed)?
-            {
-                return Ok(Ref::Image(image));
-            }
-            return Ok(Ref::Stage(stage));
-        }
-        let all = planner.shared.stage_names.len();
-        if let Some(stage) = planner.shared.stage(name, all) {
-            let what = if stage == self.view.stage { "itself" } else { "a stage that is defined below it" };
-            let message = format!("a stage cannot copy from {what}: \"{name}\"");
-            return Err(Error::at("StageOrder", message, span));
-        }
-        if let Err(error) = name.parse::<oci::Reference>() {
-            let names = planner.shared.stage_names.iter().flatten().map(String::as_str);
-            let diagnostic = Diagnostic::error("InvalidFrom", error.to_string(), Some(span.clone()));
-            return Err(match plan::diagnostic::nearest(name, names) {
-                Some(near) => diagnostic.with_help(format!("did you mean the stage {near}?")).into(),
-                None => diagnostic.into(),
-            });
-        }
-        let image: Arc<BaseImage> = planner.image(name, platform, false).await.map_err(failed)?;
-        Ok(Ref::Image(image))
     }
 }
 

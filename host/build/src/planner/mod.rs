@@ -4,6 +4,7 @@
 //! must be looked up (images, contexts) is asked of a [`Resolver`]; nothing here touches network or disk.
 
 mod lower;
+mod origin;
 pub(crate) mod scope;
 mod view;
 

@@ -1,0 +1,33 @@
+//! The same user and password for every registry.
+
+use plywood_sdk::credential::{
+    self, CapabilityNeeds, Credential, CredentialRequest, Grant, Guest, PluginError, PluginInfo,
+};
+
+struct FixedPassword;
+
+impl Guest for FixedPassword {
+    fn info() -> PluginInfo {
+        PluginInfo {
+            name: "fixed-password".into(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            description: "One password for every registry".into(),
+            homepage: None,
+        }
+    }
+
+    fn needs() -> CapabilityNeeds {
+        CapabilityNeeds { hosts: Vec::new(), env: Vec::new(), secrets: Vec::new(), files: Vec::new() }
+    }
+
+    fn registries() -> Vec<String> {
+        vec!["*".into()]
+    }
+
+    fn get(_: CredentialRequest) -> Result<Grant, PluginError> {
+        let credential = Credential::Basic(("swapped".into(), "secret-of-the-plugin".into()));
+        Ok(Grant { credential, valid_for_seconds: None, repositories: None })
+    }
+}
+
+credential::export!(FixedPassword with_types_in credential);

@@ -1,0 +1,36 @@
+//! A cache policy for which the second step of each stage runs always.
+
+use plywood_sdk::cache_policy::{self, Decision, Guest, KeyEdit, PluginError, PluginInfo, Step, Verdict};
+
+struct NeverSecond;
+
+impl Guest for NeverSecond {
+    fn info() -> PluginInfo {
+        PluginInfo {
+            name: "never-second".into(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            description: "The second step of each stage runs always".into(),
+            homepage: None,
+        }
+    }
+
+    fn decide(step: Step) -> Result<Verdict, PluginError> {
+        let (decision, reason) = match step.index {
+            1 => (Decision::Never, Some("step two is special".into())),
+            _ => (Decision::Keyed(unedited()), None),
+        };
+        Ok(Verdict { decision, reason, diagnostics: Vec::new() })
+    }
+}
+
+fn unedited() -> KeyEdit {
+    KeyEdit {
+        drop: Vec::new(),
+        add: Vec::new(),
+        max_age: None,
+        read_scopes: Vec::new(),
+        write_scope: Some(String::new()),
+    }
+}
+
+cache_policy::export!(NeverSecond with_types_in cache_policy);
