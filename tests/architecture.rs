@@ -166,15 +166,23 @@ fn the_host_knows_no_keyword_but_three() {
 #[test]
 fn files_say_what_they_are_and_are_short() {
     let longer: BTreeMap<&str, usize> = LONGER.into_iter().collect();
+    let mut wrong = Vec::new();
     for (path, text) in sources("host").into_iter().chain(sources("plugins")) {
-        assert!(text.starts_with("//!"), "{path} does not open with a //! line");
+        if !text.starts_with("//!") {
+            wrong.push(format!("{path} does not open with a //! line"));
+        }
         let lines = without_tests(&text).lines().count();
         let limit = longer.get(path.as_str()).copied().unwrap_or(LONGEST);
-        assert!(lines <= limit, "{path} has {lines} lines, and may have {limit}");
+        if lines > limit {
+            wrong.push(format!("{path} has {lines} lines, and may have {limit}"));
+        }
         let stem = Path::new(&path).file_stem().expect("a name").to_string_lossy();
         let vague = ["util", "utils", "common", "helper", "helpers", "manager", "misc"];
-        assert!(!vague.contains(&stem.as_ref()), "{path} does not say what is in it");
+        if vague.contains(&stem.as_ref()) {
+            wrong.push(format!("{path} does not say what is in it"));
+        }
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 //! Demand-driven: a stage is lowered once its base's configuration is known, and only if the target leads to it. What
 //! must be looked up (images, contexts) is asked of a [`Resolver`]; nothing here touches network or disk.
 
+mod graph;
 mod lower;
 mod origin;
 pub(crate) mod scope;
@@ -16,7 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use dockerfile::File;
 use oci::config::History;
 use oci::{ImageConfig, Platform};
-use plan::graph::{CopyStep, Graph, ImageSource, Origin, RunStep, Vertex, VertexId, VertexOp};
+use plan::graph::{CopyStep, Graph, ImageSource, RunStep, VertexId};
 use plan::op::{Expansion, HistoryLine, Keyword, MkdirOp};
 use plan::{Diagnostic, Span};
 use plugin::Instructions;
@@ -25,6 +26,7 @@ use tokio::sync::OnceCell;
 use crate::error::Error;
 use crate::event::{Event, Events};
 use crate::request::BuildRequest;
+use graph::GraphBuilder;
 use scope::Variables;
 use view::Shared;
 
@@ -281,8 +283,7 @@ impl Planner {
 
     /// Makes vertices of the stages that the target leads to.
     fn graph(&self, target: usize) -> Planned {
-        let mut builder =
-            GraphBuilder { planner: self, graph: Graph::default(), done: BTreeMap::new(), images: BTreeMap::new() };
+        let mut builder = GraphBuilder::new(self);
         let (top, steps) = builder.stage(target);
         let Some(plan) = self.stages[target].get() else { unreachable!("the target has been planned") };
         let mut config = plan.config.clone();
@@ -314,92 +315,5 @@ impl Planner {
         config.history.clear();
         config.rootfs.diff_ids.clear();
         Planned { graph: builder.graph, target: top, config, base_history, history, base_created }
-    }
-}
-
-struct GraphBuilder<'b> {
-    planner: &'b Planner,
-    graph: Graph,
-    done: BTreeMap<usize, (Option<VertexId>, Vec<VertexId>)>,
-    images: BTreeMap<(oci::Digest, String), VertexId>,
-}
-
-impl GraphBuilder<'_> {
-    /// The top vertex of a stage, and the vertices of its steps.
-    fn stage(&mut self, index: usize) -> (Option<VertexId>, Vec<VertexId>) {
-        if let Some(done) = self.done.get(&index) {
-            return done.clone();
-        }
-        let Some(plan) = self.planner.stages[index].get().cloned() else {
-            unreachable!("a needed stage has been planned")
-        };
-        let name = self.planner.file.stages[index].name.clone().unwrap_or_else(|| format!("stage-{index}"));
-        let total = plan.steps.len() + 1;
-        let mut top = match &plan.base {
-            Base::Scratch => None,
-            Base::Stage(below) => self.stage(*below).0,
-            Base::Image(image) => Some(self.image(image, Some((&name, total)))),
-        };
-        let mut vertices = Vec::new();
-        for (number, step) in plan.steps.iter().enumerate() {
-            let op = match &step.op {
-                StepOp::Run(run, refs) => {
-                    let mount_origins = refs.iter().map(|r| r.as_ref().map(|r| self.origin(r))).collect();
-                    VertexOp::Run(RunStep { mount_origins, ..run.clone() })
-                }
-                StepOp::Copy(copy, refs) => {
-                    let origins = refs.iter().map(|r| r.as_ref().map(|r| self.origin(r))).collect();
-                    VertexOp::Copy(CopyStep { origins, ..copy.clone() })
-                }
-                StepOp::Mkdir(mkdir) => VertexOp::Mkdir(mkdir.clone()),
-            };
-            let vertex = Vertex {
-                name: format!("[{name} {}/{total}] {}", number + 2, step.text),
-                stage: name.clone(),
-                index: number,
-                parent: top,
-                op,
-                span: Some(step.span.clone()),
-                base: plan.base_reference.clone(),
-            };
-            let id = self.graph.push(vertex);
-            vertices.push(id);
-            top = Some(id);
-        }
-        self.done.insert(index, (top, vertices.clone()));
-        (top, vertices)
-    }
-
-    fn image(&mut self, image: &BaseImage, stage: Option<(&str, usize)>) -> VertexId {
-        let slot = (image.source.digest, image.source.name.clone());
-        if let Some(known) = self.images.get(&slot) {
-            return *known;
-        }
-        let name = match stage {
-            Some((stage, total)) => format!("[{stage} 1/{total}] FROM {}", image.source.name),
-            None => format!("[from {}]", image.source.name),
-        };
-        let id = self.graph.push(Vertex {
-            name,
-            stage: stage.map(|(stage, _)| stage.to_owned()).unwrap_or_default(),
-            index: 0,
-            parent: None,
-            op: VertexOp::Image(image.source.clone()),
-            span: None,
-            base: None,
-        });
-        self.images.insert(slot, id);
-        id
-    }
-
-    fn origin(&mut self, from: &Ref) -> Origin {
-        match from {
-            Ref::Stage(index) => match self.stage(*index).0 {
-                Some(vertex) => Origin::Vertex(vertex),
-                None => Origin::Scratch,
-            },
-            Ref::Image(image) => Origin::Vertex(self.image(image, None)),
-            Ref::Context(name) => Origin::Context(name.clone()),
-        }
     }
 }

@@ -1,0 +1,99 @@
+//! From lowered stages to the graph of vertices that the target needs.
+
+use std::collections::BTreeMap;
+
+use plan::graph::{CopyStep, Graph, Origin, RunStep, Vertex, VertexId, VertexOp};
+
+use super::{Base, BaseImage, Planner, Ref, StepOp};
+
+/// Makes vertices, each stage's and each image's once.
+pub(super) struct GraphBuilder<'b> {
+    planner: &'b Planner,
+    pub(super) graph: Graph,
+    done: BTreeMap<usize, (Option<VertexId>, Vec<VertexId>)>,
+    images: BTreeMap<(oci::Digest, String), VertexId>,
+}
+
+impl<'b> GraphBuilder<'b> {
+    pub(super) fn new(planner: &'b Planner) -> Self {
+        Self { planner, graph: Graph::default(), done: BTreeMap::new(), images: BTreeMap::new() }
+    }
+
+    /// The top vertex of a stage, and the vertices of its steps.
+    pub(super) fn stage(&mut self, index: usize) -> (Option<VertexId>, Vec<VertexId>) {
+        if let Some(done) = self.done.get(&index) {
+            return done.clone();
+        }
+        let Some(plan) = self.planner.stages[index].get().cloned() else {
+            unreachable!("a needed stage has been planned")
+        };
+        let name = self.planner.file.stages[index].name.clone().unwrap_or_else(|| format!("stage-{index}"));
+        let total = plan.steps.len() + 1;
+        let mut top = match &plan.base {
+            Base::Scratch => None,
+            Base::Stage(below) => self.stage(*below).0,
+            Base::Image(image) => Some(self.image(image, Some((&name, total)))),
+        };
+        let mut vertices = Vec::new();
+        for (number, step) in plan.steps.iter().enumerate() {
+            let op = match &step.op {
+                StepOp::Run(run, refs) => {
+                    let mount_origins = refs.iter().map(|r| r.as_ref().map(|r| self.origin(r))).collect();
+                    VertexOp::Run(RunStep { mount_origins, ..run.clone() })
+                }
+                StepOp::Copy(copy, refs) => {
+                    let origins = refs.iter().map(|r| r.as_ref().map(|r| self.origin(r))).collect();
+                    VertexOp::Copy(CopyStep { origins, ..copy.clone() })
+                }
+                StepOp::Mkdir(mkdir) => VertexOp::Mkdir(mkdir.clone()),
+            };
+            let vertex = Vertex {
+                name: format!("[{name} {}/{total}] {}", number + 2, step.text),
+                stage: name.clone(),
+                index: number,
+                parent: top,
+                op,
+                span: Some(step.span.clone()),
+                base: plan.base_reference.clone(),
+            };
+            let id = self.graph.push(vertex);
+            vertices.push(id);
+            top = Some(id);
+        }
+        self.done.insert(index, (top, vertices.clone()));
+        (top, vertices)
+    }
+
+    fn image(&mut self, image: &BaseImage, stage: Option<(&str, usize)>) -> VertexId {
+        let slot = (image.source.digest, image.source.name.clone());
+        if let Some(known) = self.images.get(&slot) {
+            return *known;
+        }
+        let name = match stage {
+            Some((stage, total)) => format!("[{stage} 1/{total}] FROM {}", image.source.name),
+            None => format!("[from {}]", image.source.name),
+        };
+        let id = self.graph.push(Vertex {
+            name,
+            stage: stage.map(|(stage, _)| stage.to_owned()).unwrap_or_default(),
+            index: 0,
+            parent: None,
+            op: VertexOp::Image(image.source.clone()),
+            span: None,
+            base: None,
+        });
+        self.images.insert(slot, id);
+        id
+    }
+
+    fn origin(&mut self, from: &Ref) -> Origin {
+        match from {
+            Ref::Stage(index) => match self.stage(*index).0 {
+                Some(vertex) => Origin::Vertex(vertex),
+                None => Origin::Scratch,
+            },
+            Ref::Image(image) => Origin::Vertex(self.image(image, None)),
+            Ref::Context(name) => Origin::Context(name.clone()),
+        }
+    }
+}
