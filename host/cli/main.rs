@@ -1,5 +1,11 @@
 //! The door: what was typed becomes a request, what happens becomes lines, what goes wrong becomes words and an exit code.
 
+#![allow(
+    rustdoc::broken_intra_doc_links,
+    rustdoc::bare_urls,
+    reason = "the documentation of an argument is its help text, and is written for a terminal"
+)]
+
 mod args;
 mod builtins;
 mod commands;

@@ -39,12 +39,12 @@ impl Session {
     }
 
     /// A client of registries that asks the credential plugins who the user is.
-    pub(crate) fn registry(&self, plugins: &Plugins) -> Result<registry::Client> {
+    pub(crate) fn registry(&self, plugins: &Plugins) -> registry::Client {
         let chain = credential::Chain::new(plugins.credentials.clone());
         let settings = Settings {
             insecure: self.global.insecure_registry.iter().cloned().collect(),
             extra_roots: self.global.registry_ca.iter().map(PathBuf::from).collect(),
         };
-        Ok(registry::Client::new(Arc::new(chain), settings)?)
+        registry::Client::new(Arc::new(chain), settings)
     }
 }

@@ -43,7 +43,7 @@ async fn perform(
     let plugins = session.plugins(process.clone()).await?;
     let tools = Tools {
         store: session.store.clone(),
-        registry: session.registry(&plugins)?,
+        registry: session.registry(&plugins),
         instructions: plugins.instructions,
         policy: plugins.policy,
         events: renderer.events(&request.file_name, &request.file),

@@ -65,7 +65,7 @@ pub(crate) async fn push(global: &Global, args: &PushArgs) -> Result<()> {
 async fn transfer(global: &Global, from: &Location, to: &Location) -> Result<()> {
     let session = Session::open(global, None)?;
     let plugins = session.plugins(Arc::new(Process::default())).await?;
-    let client = session.registry(&plugins)?;
+    let client = session.registry(&plugins);
     let source = build::open_image(from, &session.store, &client)?;
     let names = |name: &Option<String>| name.iter().cloned().collect::<Vec<_>>();
     let sink: Box<dyn Sink> = match to {
@@ -83,7 +83,7 @@ async fn transfer(global: &Global, from: &Location, to: &Location) -> Result<()>
 pub(crate) async fn inspect(global: &Global, args: &InspectArgs) -> Result<()> {
     let session = Session::open(global, None)?;
     let plugins = session.plugins(Arc::new(Process::default())).await?;
-    let client = session.registry(&plugins)?;
+    let client = session.registry(&plugins);
     let source: Arc<dyn Source> = match args.image.parse::<Location>() {
         Ok(location) => build::open_image(&location, &session.store, &client)?,
         Err(_) => {

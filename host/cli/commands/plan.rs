@@ -29,7 +29,7 @@ async fn states(global: &Global, args: &PlanArgs, request: &BuildRequest) -> Res
     let plugins = session.plugins(Arc::new(Process::default())).await?;
     let tools = Tools {
         store: session.store.clone(),
-        registry: session.registry(&plugins)?,
+        registry: session.registry(&plugins),
         instructions: plugins.instructions,
         policy: plugins.policy,
         events: Arc::new(|_| {}),

@@ -7,7 +7,7 @@ mod error;
 pub mod retry;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 pub use bytes::Bytes;
@@ -28,9 +28,17 @@ pub struct Settings {
     pub extra_roots: Vec<PathBuf>,
 }
 
-/// A client; clones share its connections.
+/// A client; clones share its connections. It is set up by its first request: reading the machine's certificates takes
+/// longer than a build that needs no network.
 #[derive(Clone, Debug)]
 pub struct Client {
+    settings: Arc<Settings>,
+    ready: Arc<OnceLock<Result<Ready, String>>>,
+}
+
+/// The two ways to look at a server's certificate.
+#[derive(Debug)]
+struct Ready {
     verified: reqwest::Client,
     unverified: reqwest::Client,
 }
@@ -74,23 +82,19 @@ impl Request {
     }
 }
 
-impl Client {
-    /// Makes a client.
-    ///
-    /// # Errors
-    /// When a file with roots cannot be read.
-    pub fn new(settings: &Settings) -> Result<Self, Error> {
+impl Ready {
+    fn new(settings: &Settings) -> Result<Self, String> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = || {
             rustls::ClientConfig::builder_with_provider(provider.clone())
                 .with_safe_default_protocol_versions()
-                .map_err(|error| Error::Setup(error.to_string()))
+                .map_err(|error| error.to_string())
         };
         let mut roots = rustls::RootCertStore::empty();
         // A machine without a bundle can still talk plain HTTP; what goes wrong then is told when it does.
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         for path in &settings.extra_roots {
-            let failed = |reason: String| Error::Setup(format!("certificates in {}: {reason}", path.display()));
+            let failed = |reason: String| format!("certificates in {}: {reason}", path.display());
             let read = CertificateDer::pem_file_iter(path).map_err(|error| failed(error.to_string()))?;
             for certificate in read {
                 let certificate = certificate.map_err(|error| failed(error.to_string()))?;
@@ -109,17 +113,27 @@ impl Client {
                 .read_timeout(IDLE)
                 .tls_backend_preconfigured(tls)
                 .build()
-                .map_err(|error| Error::Setup(error.to_string()))
+                .map_err(|error| error.to_string())
         };
         Ok(Self { verified: client(verified)?, unverified: client(unverified)? })
+    }
+}
+
+impl Client {
+    /// A client with these settings.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        Self { settings: Arc::new(settings), ready: Arc::default() }
     }
 
     /// Sends a request once. Any status is an answer.
     ///
     /// # Errors
-    /// When there is no answer.
+    /// When there is no answer, or a file with roots cannot be read.
     pub async fn send(&self, request: Request) -> Result<Response, Error> {
-        let client = if request.verify { &self.verified } else { &self.unverified };
+        let ready = self.ready.get_or_init(|| Ready::new(&self.settings));
+        let ready = ready.as_ref().map_err(|reason| Error::Setup(reason.clone()))?;
+        let client = if request.verify { &ready.verified } else { &ready.unverified };
         let url = redact(&request.url);
         let mut builder = client.request(request.method, request.url).headers(request.headers);
         if let Some(body) = request.body {

@@ -95,7 +95,7 @@ impl Failure {
         plugin: Arc<Identity>,
         call: &'static str,
         error: &wasmtime::Error,
-        output: String,
+        output: &str,
         limits: &crate::Limits,
     ) -> Self {
         let frames: Vec<String> = error.downcast_ref::<wasmtime::WasmBacktrace>().map(frames).unwrap_or_default();

@@ -157,7 +157,7 @@ impl<Pre> Plugin<Pre> {
             Err(_) => wasmtime::Error::msg(format!("no answer within {} ms", 2 * limits.time.as_millis())),
         };
         let output = String::from_utf8_lossy(&store.data().output.contents()).trim().to_owned();
-        Err(Error::Failed(Box::new(Failure::new(self.callee.identity.clone(), name, &error, output, limits))))
+        Err(Error::Failed(Box::new(Failure::new(self.callee.identity.clone(), name, &error, &output, limits))))
     }
 
     fn error(&self, call: &'static str, error: api::types::PluginError) -> Error {

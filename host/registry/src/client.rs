@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::OnceCell;
 
 use crate::auth::{Credentials, Session};
-use crate::error::Error;
 use crate::transport::Endpoint;
 
 /// What the user may choose.
@@ -37,13 +36,11 @@ impl std::fmt::Debug for Client {
 
 impl Client {
     /// A client that asks `credentials` who the user is.
-    ///
-    /// # Errors
-    /// When a file with roots cannot be read.
-    pub fn new(credentials: Arc<dyn Credentials>, settings: Settings) -> Result<Self, Error> {
-        let http = http::Client::new(&http::Settings { extra_roots: settings.extra_roots.clone() })?;
+    #[must_use]
+    pub fn new(credentials: Arc<dyn Credentials>, settings: Settings) -> Self {
+        let http = http::Client::new(http::Settings { extra_roots: settings.extra_roots.clone() });
         let (endpoints, session) = (Arc::default(), Arc::default());
-        Ok(Self { http, credentials, settings: Arc::new(settings), endpoints, session })
+        Self { http, credentials, settings: Arc::new(settings), endpoints, session }
     }
 
     /// The cell that holds what is known of a registry.

@@ -36,6 +36,9 @@ impl Store {
         let mut manifests = index.manifests().clone();
         let result = edit(&mut manifests);
         manifests.sort_by_key(|descriptor| name_of(descriptor).map(str::to_owned));
+        if manifests == *index.manifests() {
+            return Ok(result);
+        }
         index.set_manifests(manifests);
         let path = self.image_index();
         let text = serde_json::to_vec(&index)

@@ -22,8 +22,11 @@ pub struct Variant {
 }
 
 /// Trees written before this machine was started may have lost data that was never synced.
-fn boot_id() -> String {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+fn boot_id() -> &'static str {
+    static BOOT: std::sync::LazyLock<String> = std::sync::LazyLock::new(|| {
+        fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+    });
+    &BOOT
 }
 
 impl Store {
@@ -63,6 +66,10 @@ impl Store {
     /// # Errors
     /// When it cannot be written.
     pub fn write_index(&self, layer: DiffId, bytes: &[u8]) -> Result<(), Error> {
+        // An index is a function of its layer: one that is there, in this version's encoding, is this one.
+        if self.read_index(layer).as_deref() == Some(bytes) {
+            return Ok(());
+        }
         self.replace(&self.layer_index(layer), bytes)
     }
 
