@@ -158,7 +158,7 @@ async fn write(
     output: &Output,
 ) -> Result<(), Error> {
     let events = &tools.events;
-    let names: Vec<String> = request.tags.iter().map(ToString::to_string).collect();
+    let names: Vec<image::Name> = request.tags.iter().map(image::Name::from).collect();
     match output {
         Output::Registry(reference) => {
             let references = match reference {
@@ -203,7 +203,7 @@ async fn copy(source: &Arc<dyn Source>, sink: &dyn Sink, events: &crate::Events)
     Ok(image::copy(source.clone(), sink, &report).await?)
 }
 
-fn archive(path: Option<&Path>, format: ArchiveFormat, names: Vec<String>) -> Result<ArchiveSink, Error> {
+fn archive(path: Option<&Path>, format: ArchiveFormat, names: Vec<image::Name>) -> Result<ArchiveSink, Error> {
     Ok(match path {
         Some(path) => ArchiveSink::create(path, format, names)?,
         None => ArchiveSink::stream(Box::new(std::io::stdout()), format, names)?,
@@ -211,7 +211,7 @@ fn archive(path: Option<&Path>, format: ArchiveFormat, names: Vec<String>) -> Re
 }
 
 /// Pipes the image into `docker load`.
-async fn load(source: &Arc<dyn Source>, names: Vec<String>, events: &crate::Events) -> Result<(), Error> {
+async fn load(source: &Arc<dyn Source>, names: Vec<image::Name>, events: &crate::Events) -> Result<(), Error> {
     let failed = |source| Error::Output { place: "docker load".into(), source };
     let mut child =
         Command::new("docker").arg("load").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().map_err(failed)?;

@@ -8,7 +8,7 @@ use cache::Found;
 use futures_util::future::try_join_all;
 use oci::media_type::Compression;
 use oci::tree::{Inode, Tree};
-use oci::{DiffId, tree};
+use oci::{ChainId, DiffId, tree};
 use plan::graph::{CopyStep, Graph, Vertex, VertexId, VertexOp};
 use plan::op::MkdirOp;
 use snapshot::assemble::{self, Body, Part};
@@ -111,24 +111,33 @@ impl Solver {
 
     /// What would be found, without doing anything.
     pub(crate) fn states(&self) -> Vec<StepState> {
+        // What each step would stand on, as far as everything below it is found.
+        let mut stacks: Vec<Option<Vec<DiffId>>> = Vec::new();
         let state = |(vertex, keys): (&Vertex, &StepKeys)| {
-            let is_image = matches!(vertex.op, VertexOp::Image(_));
-            let (cached, why) = match self.find(keys) {
-                Found::Hit(_) => (true, None),
-                Found::Miss(_) if is_image => (true, None),
-                Found::Miss(why) => (false, Some(why.to_owned())),
+            let below = vertex.parent.map_or(Some(Vec::new()), |parent| stacks[parent.0].clone());
+            let (cached, why, stack) = match (&vertex.op, below) {
+                (VertexOp::Image(image), _) => (true, None, Some(image.layers.clone())),
+                (_, None) => (false, Some("a step below it runs".to_owned()), None),
+                (_, Some(mut below)) => match self.find(keys, &below) {
+                    Found::Hit(record) => {
+                        below.push(record.layer);
+                        (true, None, Some(below))
+                    }
+                    Found::Miss(why) => (false, Some(why.to_owned()), None),
+                },
             };
+            stacks.push(stack);
             let key = keys.keys.as_ref().and_then(|keys| keys.write).map(|key| key.to_string());
             StepState { name: vertex.name.clone(), key, cached, reason: keys.reason.clone().or(why) }
         };
         self.graph.vertices.iter().zip(&self.keys).map(state).collect()
     }
 
-    fn find(&self, keys: &StepKeys) -> Found {
+    fn find(&self, keys: &StepKeys, below: &[DiffId]) -> Found {
         match &keys.keys {
             None => Found::Miss("the cache policy says that it runs each time"),
             Some(_) if self.no_cache => Found::Miss("--no-cache"),
-            Some(keys) => cache::look_up(&self.tools.store, keys, crate::time::now()),
+            Some(keys) => cache::look_up(&self.tools.store, keys, ChainId::of(below), crate::time::now()),
         }
     }
 
@@ -154,7 +163,7 @@ impl Solver {
         };
         let keys = &self.keys[id.0];
         let stack = |layer: DiffId| Arc::new(below.iter().copied().chain([layer]).collect::<Vec<_>>());
-        let why = match self.find(keys) {
+        let why = match self.find(keys, &below) {
             Found::Hit(record) => {
                 events(Event::Started(id, None));
                 events(Event::Finished { step: id, cached: true });
@@ -180,7 +189,9 @@ impl Solver {
             && let Some(write) = keys.write
         {
             let stamp = (crate::time::now(), created);
-            created = cache::record(&self.tools.store, write, keys, &vertex.name, layer, stamp)?.created;
+            let stands_on = keys.components.iter().any(|component| component.name == "parent");
+            let on = ChainId::of(&below).filter(|_| stands_on);
+            created = cache::record(&self.tools.store, write, keys, &vertex.name, layer, on, stamp)?.created;
         }
         events(Event::Finished { step: id, cached: false });
         Ok(Solved { layers: stack(layer), created: Some(created), cached: false })

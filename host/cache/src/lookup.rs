@@ -1,6 +1,6 @@
 //! Looking a step up in the store, and keeping what it gave.
 
-use oci::DiffId;
+use oci::{ChainId, DiffId};
 use plan::key::Key;
 use store::{Record, Store};
 
@@ -15,9 +15,9 @@ pub enum Found {
     Miss(&'static str),
 }
 
-/// Looks a step up, at `now` (seconds since 1970).
+/// Looks a step up that stands on the layers `below`, at `now` (seconds since 1970).
 #[must_use]
-pub fn look_up(store: &Store, keys: &Keys, now: u64) -> Found {
+pub fn look_up(store: &Store, keys: &Keys, below: Option<ChainId>, now: u64) -> Found {
     let mut why = "nothing like it has been built here";
     for key in &keys.read {
         let Some(record) = store.read_record(&key.to_string()) else {
@@ -25,6 +25,10 @@ pub fn look_up(store: &Store, keys: &Keys, now: u64) -> Found {
         };
         if keys.max_age.is_some_and(|age| now.saturating_sub(record.created_at) > age) {
             why = "the entry is older than the policy allows";
+            continue;
+        }
+        if record.below.is_some() && record.below != below {
+            why = "a step below has been run anew";
             continue;
         }
         if store.variants(record.layer).is_empty() {
@@ -46,10 +50,11 @@ pub fn record(
     keys: &Keys,
     name: &str,
     layer: DiffId,
+    below: Option<ChainId>,
     now: (u64, String),
 ) -> Result<Record, store::Error> {
     let components = keys.components.iter().map(|component| (component.name.clone(), component.digest)).collect();
-    let record = Record { layer, created: now.1, created_at: now.0, name: name.to_owned(), components };
+    let record = Record { layer, below, created: now.1, created_at: now.0, name: name.to_owned(), components };
     store.write_record(&key.to_string(), &record)?;
     Ok(record)
 }

@@ -67,7 +67,7 @@ async fn transfer(global: &Global, from: &Location, to: &Location) -> Result<()>
     let plugins = session.plugins(Arc::new(Process::default())).await?;
     let client = session.registry(&plugins);
     let source = build::open_image(from, &session.store, &client)?;
-    let names = |name: &Option<String>| name.iter().cloned().collect::<Vec<_>>();
+    let names = |name: &Option<String>| name.iter().map(|name| image::Name::new(name)).collect::<Vec<_>>();
     let sink: Box<dyn Sink> = match to {
         Location::Registry(reference) => Box::new(RegistrySink::new(&client, reference.clone())),
         Location::Store(reference) => Box::new(StoreSink::new(&session.store, vec![reference.clone()])),

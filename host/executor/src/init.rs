@@ -64,6 +64,9 @@ pub(crate) fn become_command(spec: &Spec, user: &User, filter: &Filter) -> (i32,
         // Before the privilege to load it is gone. Set-user-ID programs go on working, as they do in containers.
         filter.load().during("the system-call filter")?;
         privilege::become_user(user.uid, user.gid, &user.groups, privilege::CONTAINER).during("becoming the user")?;
+        // A change of user has made the kernel forget it (prctl(2), PR_SET_PDEATHSIG).
+        let kill = Some(sys::rustix::process::Signal::KILL);
+        sys::rustix::process::set_parent_process_death_signal(kill).during("the parent's death")?;
         chdir(&*spec.working_dir).during(format!("entering {}", spec.working_dir))?;
         process::close_on_exec().during("descriptors")
     };

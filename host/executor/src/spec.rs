@@ -17,6 +17,8 @@ pub struct Spec {
     pub root: PathBuf,
     /// Where the outcome is written.
     pub outcome: PathBuf,
+    /// The worker's process, with which the step dies.
+    pub worker: u32,
     /// Program and arguments.
     pub argv: Vec<String>,
     /// The whole environment.

@@ -15,6 +15,10 @@ use crate::spec::{Exit, Network, Outcome, Spec};
 pub fn main() -> i32 {
     match read_spec() {
         Ok(spec) => {
+            let worker = i32::try_from(spec.worker).ok().and_then(sys::rustix::process::Pid::from_raw);
+            if worker.is_none_or(|worker| process::die_with_parent(worker).is_err()) {
+                return 1;
+            }
             // Opened before process 1, which shares this mount namespace, changes the root of both.
             let Ok(mut file) = fs::File::create(&spec.outcome) else {
                 return 1;

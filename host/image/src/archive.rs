@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
 use crate::error::{At, Error};
-use crate::layout::{named, select};
+use crate::layout::{Name, named, select};
 use crate::stream::FileBlob;
 use crate::{Document, Later, Sink, Source};
 
@@ -188,7 +188,7 @@ impl Source for ArchiveSource {
 pub struct ArchiveSink {
     path: PathBuf,
     format: ArchiveFormat,
-    names: Vec<String>,
+    names: Vec<Name>,
     state: Mutex<State>,
 }
 
@@ -217,7 +217,7 @@ impl ArchiveSink {
     ///
     /// # Errors
     /// When it cannot be made.
-    pub fn create(path: &Path, format: ArchiveFormat, names: Vec<String>) -> Result<Self, Error> {
+    pub fn create(path: &Path, format: ArchiveFormat, names: Vec<Name>) -> Result<Self, Error> {
         let mut temporary = path.as_os_str().to_owned();
         temporary.push(format!(".{}.partial", std::process::id()));
         let temporary = PathBuf::from(temporary);
@@ -229,7 +229,7 @@ impl ArchiveSink {
     ///
     /// # Errors
     /// When it cannot be written to.
-    pub fn stream(out: Box<dyn Write + Send>, format: ArchiveFormat, names: Vec<String>) -> Result<Self, Error> {
+    pub fn stream(out: Box<dyn Write + Send>, format: ArchiveFormat, names: Vec<Name>) -> Result<Self, Error> {
         Self::start(Path::new("-"), out, None, format, names)
     }
 
@@ -238,7 +238,7 @@ impl ArchiveSink {
         out: Box<dyn Write + Send>,
         temporary: Option<PathBuf>,
         format: ArchiveFormat,
-        names: Vec<String>,
+        names: Vec<Name>,
     ) -> Result<Self, Error> {
         let mut tar = tar::Builder::new(out);
         append(&mut tar, "oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#).at(path)?;
@@ -262,7 +262,8 @@ impl ArchiveSink {
                 |descriptor: &Descriptor| format!("blobs/{}", descriptor.digest().to_string().replace(':', "/"));
             let line = DockerLine {
                 config: place(manifest.config()),
-                repo_tags: Some(self.names.clone()).filter(|names| !names.is_empty()),
+                repo_tags: Some(self.names.iter().map(|name| name.full().to_owned()).collect::<Vec<_>>())
+                    .filter(|names| !names.is_empty()),
                 layers: manifest.layers().iter().map(place).collect(),
             };
             let text = serde_json::to_vec(&[line]).map_err(malformed)?;

@@ -14,7 +14,7 @@ mod stream;
 pub use archive::{ArchiveFormat, ArchiveSink, ArchiveSource};
 pub use copy::{Copied, Report, copy, copy_blobs};
 pub use error::Error;
-pub use layout::{LayoutSink, LayoutSource};
+pub use layout::{LayoutSink, LayoutSource, Name};
 pub use location::Location;
 pub use registry_image::{RegistrySink, RegistrySource};
 pub use resolve::{Image, resolve};

@@ -3,16 +3,20 @@
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 use oci::{DiffId, Digest};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{At, Error};
+use crate::scratch::Scratch;
 
 /// The store.
 #[derive(Clone, Debug)]
 pub struct Store {
     root: PathBuf,
+    /// Where this process's small files are written before they are renamed to their places.
+    pub(crate) aside: Arc<OnceLock<Scratch>>,
 }
 
 /// Trees that must not mix: who wrote them, with which attributes, under which numbers.
@@ -44,7 +48,7 @@ impl Store {
     /// # Errors
     /// When its folders cannot be made.
     pub fn open(root: &Path) -> Result<Self, Error> {
-        let store = Self { root: root.to_owned() };
+        let store = Self { root: root.to_owned(), aside: Arc::default() };
         if !store.blobs().join("oci-layout").exists() {
             fs::DirBuilder::new().recursive(true).mode(0o700).create(root).at(root)?;
             fs::set_permissions(root, fs::Permissions::from_mode(0o700)).at(root)?;

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use oci::DiffId;
+use oci::{ChainId, DiffId};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
@@ -13,6 +13,9 @@ use crate::layout::Store;
 pub struct Record {
     /// The layer.
     pub layer: DiffId,
+    /// The layers that it was made on; none where it depends on nothing below. On others it would be another layer: two
+    /// executions of one step need not give the same.
+    pub below: Option<ChainId>,
     /// When it was made, RFC 3339: part of the image, so a hit gives the same.
     pub created: String,
     /// When it was made, seconds since 1970, for a policy's age.
@@ -30,8 +33,7 @@ impl Store {
         serde_json::from_slice(&fs::read(self.record(key)).ok()?).ok()
     }
 
-    /// Keeps a record. The first under a key stays: a second build of the same step must not change the image of a
-    /// third.
+    /// Keeps a record, in the place of an earlier one.
     ///
     /// # Errors
     /// When it cannot be written.

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -11,7 +11,7 @@ use sys::rustix::fs::{FlockOperation, flock};
 use crate::error::{At, Error};
 use crate::layout::Store;
 
-/// A folder for work; it and everything in it goes when this is dropped.
+/// A folder for work; it and everything in it goes when this is dropped. The lock is on the folder itself.
 #[derive(Debug)]
 pub struct Scratch {
     path: PathBuf,
@@ -42,12 +42,16 @@ impl Drop for Scratch {
     fn drop(&mut self) {
         // What a step has written as another user is its worker's to delete; what stays is swept later.
         let _ = fs::remove_dir_all(&self.path);
-        let _ = fs::remove_file(lock_of(&self.path));
     }
 }
 
-fn lock_of(path: &Path) -> PathBuf {
-    path.with_extension("lock")
+/// Whether what is open is still what the path names.
+fn is_at(file: &fs::File, path: &Path) -> bool {
+    let inode = |meta: fs::Metadata| (meta.dev(), meta.ino());
+    match (file.metadata(), fs::symlink_metadata(path)) {
+        (Ok(open), Ok(there)) => inode(open) == inode(there),
+        _ => false,
+    }
 }
 
 impl Store {
@@ -56,52 +60,47 @@ impl Store {
     /// # Errors
     /// When it cannot be made.
     pub fn scratch_folder(&self) -> Result<Scratch, Error> {
-        let path = self.scratch().join(fresh_name());
-        // The lock comes first: a folder with no lock held is debris to others.
-        let lock = fs::File::create(lock_of(&path)).at(&path)?;
-        flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(std::io::Error::from).at(&path)?;
-        fs::DirBuilder::new().mode(0o700).create(&path).at(&path)?;
-        Ok(Scratch { path, _lock: lock })
-    }
-
-    /// Removes what processes have left that were killed. Mounts are in private namespaces and ended with them.
-    pub(crate) fn sweep(&self) {
-        let Ok(entries) = fs::read_dir(self.scratch()) else {
-            return;
-        };
-        for entry in entries.flatten() {
-            let path = entry.path();
-            if path.extension().is_some() {
-                continue;
-            }
-            let lock = lock_of(&path);
-            // The owner takes the lock before it makes the folder, so a folder whose lock is free has no owner.
-            let Ok(file) = fs::OpenOptions::new().write(true).create(true).truncate(false).open(&lock) else {
-                continue;
-            };
-            if flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() && fs::remove_dir_all(&path).is_ok() {
-                let _ = fs::remove_file(&lock);
+        loop {
+            let path = self.scratch().join(fresh_name());
+            fs::DirBuilder::new().mode(0o700).create(&path).at(&path)?;
+            let Ok(lock) = fs::File::open(&path) else { continue };
+            flock(&lock, FlockOperation::LockExclusive).map_err(std::io::Error::from).at(&path)?;
+            // A sweeper that came between making and locking has taken it for debris: another one, then.
+            if is_at(&lock, &path) {
+                return Ok(Scratch { path, _lock: lock });
             }
         }
     }
 
-    /// Scratch folders whose owners are gone and that this process may not delete: a worker with more rights can.
+    /// Removes what processes have left that were killed. Mounts are in private namespaces and ended with them.
+    pub(crate) fn sweep(&self) {
+        for path in self.debris() {
+            let _ = fs::remove_dir_all(&path);
+        }
+    }
+
+    /// Scratch folders whose owners are gone. This process may not be able to delete all that is in them: a worker, with
+    /// more rights, is.
     #[must_use]
     pub fn debris(&self) -> Vec<PathBuf> {
-        let Ok(entries) = fs::read_dir(self.scratch()) else {
-            return Vec::new();
-        };
-        let folders = entries.flatten().map(|entry| entry.path()).filter(|path| path.extension().is_none());
+        let Ok(entries) = fs::read_dir(self.scratch()) else { return Vec::new() };
         let is_abandoned = |path: &PathBuf| {
-            fs::File::open(lock_of(path))
-                .is_ok_and(|file| flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok())
+            fs::File::open(path).is_ok_and(|folder| flock(&folder, FlockOperation::NonBlockingLockExclusive).is_ok())
         };
-        folders.filter(is_abandoned).collect()
+        entries.flatten().map(|entry| entry.path()).filter(is_abandoned).collect()
     }
 
     /// Puts `bytes` at `path` in one step.
     pub(crate) fn replace(&self, path: &Path, bytes: &[u8]) -> Result<(), Error> {
-        let temporary = self.scratch().join(format!("{}.new", fresh_name()));
+        // One folder for all of a process's small files, so that what a kill leaves is swept like everything else.
+        let folder = match self.aside.get() {
+            Some(folder) => folder,
+            None => {
+                let made = self.scratch_folder()?;
+                self.aside.get_or_init(|| made)
+            }
+        };
+        let temporary = folder.path().join(fresh_name());
         let mut file = fs::File::create(&temporary).at(&temporary)?;
         let written = file.write_all(bytes).and_then(|()| file.sync_data()).and_then(|()| fs::rename(&temporary, path));
         if written.is_err() {

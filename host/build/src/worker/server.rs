@@ -137,7 +137,6 @@ impl Server {
                 for path in paths {
                     let _ = remove(&path);
                     let _ = fs::remove_dir(&path);
-                    let _ = fs::remove_file(path.with_extension("lock"));
                 }
                 Ok(Answer::Nothing)
             }
@@ -195,6 +194,7 @@ impl Server {
             work,
             root,
             outcome: outcome.clone(),
+            worker: std::process::id(),
             argv: request.argv.clone(),
             env: request.env.clone(),
             user: request.user.clone(),
