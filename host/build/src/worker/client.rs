@@ -41,15 +41,21 @@ impl std::fmt::Debug for Worker {
     }
 }
 
-/// Shuts the connection when the last handle goes, upon which the worker ends.
+/// Shuts the connection when the last handle goes, upon which the worker ends, and with it every step.
 struct Process {
     socket: UnixStream,
+    ended: Mutex<std::sync::mpsc::Receiver<()>>,
 }
+
+/// The worker has only its own folder left to delete.
+const LAST_WORDS: std::time::Duration = std::time::Duration::from_secs(2);
 
 impl Drop for Process {
     fn drop(&mut self) {
         // It may be gone already.
         let _ = self.socket.shutdown(std::net::Shutdown::Both);
+        // Should the build's process end first, the worker would be killed before it has cleaned up.
+        let _ = self.ended.lock().unwrap_or_else(PoisonError::into_inner).recv_timeout(LAST_WORDS);
     }
 }
 
@@ -67,6 +73,7 @@ impl Worker {
         command.stdout(Stdio::null());
         // The worker dies when the *thread* that started it ends, so that is one that waits for it.
         let (started, child) = std::sync::mpsc::channel();
+        let (ending, ended) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
             let spawned = command.spawn();
             drop(command);
@@ -74,6 +81,7 @@ impl Worker {
                 Ok(mut child) => {
                     let _ = started.send(Ok(child.id()));
                     let _ = Child::wait(&mut child);
+                    let _ = ending.send(());
                 }
                 Err(error) => {
                     let _ = started.send(Err(error));
@@ -107,7 +115,7 @@ impl Worker {
         std::thread::spawn(move || send(&mut sending, queue));
         let receiving = waiters.clone();
         std::thread::spawn(move || receive(&mut socket, &receiving));
-        let process = Arc::new(Process { socket: own });
+        let process = Arc::new(Process { socket: own, ended: Mutex::new(ended) });
         Ok(Self { requests, waiters, next: Arc::default(), _process: process })
     }
 

@@ -1,0 +1,252 @@
+//! Builds the examples as their texts say, and has other tools read, hold and run what comes out.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on ends")]
+#![allow(clippy::print_stderr, reason = "what is left out is said loudly")]
+
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use support::{
+    Guard, PLYWOOD, Place, Registry, all, free_port, need, need_root, output, repository, run, skopeo_inspect, wait_for,
+};
+
+/// Packages are fetched from a mirror, on a machine that does other things as well.
+const LONG: Duration = Duration::from_secs(300);
+
+/// The base image of all examples, made once in each run; gives the value of --build-context.
+fn debian_base() -> &'static str {
+    static MADE: OnceLock<String> = OnceLock::new();
+    MADE.get_or_init(|| {
+        need_root();
+        need("mmdebstrap", "mmdebstrap");
+        // A static is never dropped: what lasts as long as the run lies where the next run replaces it.
+        let layout = Path::new(env!("CARGO_TARGET_TMPDIR")).join("debian-base");
+        let _ = fs::remove_dir_all(&layout);
+        let place = Place::new();
+        let mut command = Command::new(repository("examples/debian-base/make"));
+        // As `Place::plywood`: nothing of whoever runs the tests.
+        command.arg(&layout).env("PLYWOOD", PLYWOOD).env("HOME", place.join("home")).env("PLYWOOD_ROOT", place.root());
+        for (name, folder) in [("XDG_CONFIG_HOME", "config"), ("XDG_DATA_HOME", "data"), ("XDG_CACHE_HOME", "cache")] {
+            command.env(name, place.join(folder));
+        }
+        run(&mut command);
+        format!("debian-base=oci-layout://{}:latest", layout.display())
+    })
+}
+
+/// Builds an example under a name into the store; gives its digest.
+fn build(place: &Place, example: &str, name: &str, more: &[String]) -> String {
+    let mut command = place.plywood();
+    command.args(["build", "--progress=plain", "--ca-inject", "-t", name, "--build-context", debian_base()]);
+    command.args(more).arg("--iidfile").arg(place.join("digest")).arg(repository("examples").join(example));
+    let built = output(&mut command);
+    assert!(built.status.success(), "{example}: {}", all(&built));
+    fs::read_to_string(place.join("digest")).unwrap().trim().to_owned()
+}
+
+/// Unpacks the image of a layout with umoci; gives the root file system.
+fn unpack(place: &Place, name: &str) -> PathBuf {
+    let umoci = need("umoci", "umoci");
+    let layout = place.join("layout");
+    place.ok(&["copy", &format!("store:{name}"), &format!("oci-layout://{}:unpack", layout.display())]);
+    let bundle = place.join("bundle");
+    run(Command::new(umoci).arg("unpack").arg("--image").arg(format!("{}:unpack", layout.display())).arg(&bundle));
+    bundle.join("rootfs")
+}
+
+/// A command in a root file system, with namespaces of its own and nothing of the machine's in them.
+fn inside(rootfs: &Path, argv: &[&str]) -> Command {
+    let mut command = Command::new(need("unshare", "util-linux"));
+    command.args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]);
+    command.args(["chroot"]).arg(rootfs).args(argv).env_clear().stdin(Stdio::null());
+    command.env("PATH", "/venv/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+    command
+}
+
+fn check_archive(place: &Place, name: &str, digest: &str) {
+    let archive = place.join("image.tar");
+    assert_eq!(place.ok(&["copy", &format!("store:{name}"), &format!("oci-archive:{}", archive.display())]), digest);
+    assert_eq!(skopeo_inspect(&format!("oci-archive:{}", archive.display()))["Digest"], digest);
+}
+
+#[test]
+fn hello() {
+    let place = Place::new();
+    let mut command = place.plywood();
+    let archive = place.join("hello.tar");
+    let output = format!("type=oci,dest={}", archive.display());
+    let digest = run(command.args(["build", "-q", "-t", "hello", "-o", &output]).arg(repository("examples/hello")));
+    let found = skopeo_inspect(&format!("oci-archive:{}", archive.display()));
+    assert_eq!(found["Digest"], digest.trim());
+    assert_eq!(found["Labels"]["org.opencontainers.image.title"], "hello");
+    let bundle = place.join("bundle");
+    let layout = format!("oci-layout://{}:hello", place.join("layout").display());
+    place.ok(&["copy", &format!("oci-archive:{}", archive.display()), &layout]);
+    let mut umoci = Command::new(need("umoci", "umoci"));
+    run(umoci
+        .args(["unpack", "--rootless", "--image"])
+        .arg(format!("{}:hello", place.join("layout").display()))
+        .arg(&bundle));
+    let text = fs::read_to_string(bundle.join("rootfs/usr/share/hello/hello.txt")).unwrap();
+    assert_eq!(text, "Hello from an image that no daemon has built.\n");
+}
+
+#[test]
+fn go_multistage() {
+    let place = Place::new();
+    let digest = build(&place, "go-multistage", "hello-go", &[]);
+    check_archive(&place, "hello-go", &digest);
+    let rootfs = unpack(&place, "hello-go");
+    let names: Vec<_> = fs::read_dir(&rootfs).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, ["hello"], "nothing of the compiler");
+    let mut command = Command::new("chroot");
+    assert_eq!(run(command.arg(&rootfs).arg("/hello")), "Hello from an image with one file.\n");
+    load(&place, "hello-go", "Hello from an image with one file.\n");
+}
+
+#[test]
+fn flask() {
+    need("curl", "curl");
+    let place = Place::new();
+    let registry = Registry::open();
+    let name = format!("{}/flask:1", registry.host);
+    // Which index serves packages is the machine's business.
+    let configured = Command::new("pip").args(["config", "get", "global.index-url"]).stderr(Stdio::null()).output();
+    let index = configured.map(|found| String::from_utf8_lossy(&found.stdout).trim().to_owned()).unwrap_or_default();
+    let more = if index.is_empty() { vec![] } else { vec!["--build-arg".into(), format!("PIP_INDEX_URL={index}")] };
+    let digest = build(&place, "flask", &name, &more);
+    check_archive(&place, &name, &digest);
+    let config = run(place.plywood().args(["inspect", &name]));
+    assert!(index.is_empty() || !config.contains(&index), "an argument of the other stage is in the image: {config}");
+    assert!(!config.contains("CERT"), "the machine's certificates are no part of the image: {config}");
+
+    assert_eq!(place.ok(&["push", &name]), digest);
+    assert_eq!(skopeo_inspect(&format!("docker://{name}"))["Digest"], digest.as_str());
+    let other = Place::new();
+    assert_eq!(other.ok(&["pull", &name]), digest);
+    let rootfs = unpack(&other, &name);
+    assert!(rootfs.join("venv/bin/flask").exists());
+    assert!(!rootfs.join("run/plywood").exists(), "where certificates were mounted");
+    assert!(!rootfs.join("root/.cache").exists(), "where the cache was mounted");
+    assert!(!rootfs.join("usr/bin/pip").exists(), "the first stage's tools");
+
+    let port = free_port();
+    let log = fs::File::create(other.join("log")).unwrap();
+    let script = "cd /app && exec python3 app.py";
+    let mut command = inside(&rootfs, &["/bin/sh", "-c", script]);
+    command.env("HOST", "127.0.0.1").env("PORT", port.to_string());
+    let _app = Guard(command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap());
+    let answer = || {
+        let mut curl = Command::new("curl");
+        let asked = output(curl.args(["-sf", "--noproxy", "*", &format!("http://127.0.0.1:{port}/")]));
+        String::from_utf8_lossy(&asked.stdout).into_owned()
+    };
+    wait_for(&format!("the app answers (its log is {})", other.join("log").display()), LONG, || {
+        answer() == "Hello, World!"
+    });
+
+    // Everything is found the second time, and the image is the same to the byte.
+    assert_eq!(build(&place, "flask", &name, &more), digest);
+}
+
+#[test]
+fn debian_base_runs_commands() {
+    let place = Place::new();
+    place.write(
+        "context/Dockerfile",
+        "FROM debian-base\nRUN dpkg --audit && apt-get --version && test -s /etc/ssl/certs/ca-certificates.crt\n",
+    );
+    let mut command = place.plywood();
+    let built = output(
+        command.args(["build", "--progress=plain", "--build-context", debian_base()]).arg(place.join("context")),
+    );
+    assert!(built.status.success(), "{}", all(&built));
+}
+
+/// A Docker daemon that was there, or one for this test alone.
+struct Docker {
+    socket: String,
+    /// Killing `unshare --kill-child` takes the daemon along, and its mounts end with its namespace.
+    _daemon: Option<(Guard, tempfile::TempDir)>,
+}
+
+fn docker() -> Option<Docker> {
+    let answers = |socket: &str| {
+        let mut command = Command::new("docker");
+        command.args(["-H", socket, "version"]).stdout(Stdio::null()).stderr(Stdio::null());
+        command.status().is_ok_and(|status| status.success())
+    };
+    let usual = std::env::var("DOCKER_HOST").unwrap_or_else(|_| "unix:///var/run/docker.sock".into());
+    if answers(&usual) {
+        return Some(Docker { socket: usual, _daemon: None });
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let socket = format!("unix://{}", path("socket"));
+    let log = fs::File::create(path("log")).unwrap();
+    let script = "mount --make-rprivate / && exec dockerd \"$@\"";
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", script, "dockerd"]);
+    command.args([
+        "--data-root",
+        &path("data"),
+        "--exec-root",
+        &path("exec"),
+        "--pidfile",
+        &path("pid"),
+        "-H",
+        &socket,
+    ]);
+    // No network and no file system driver that would need anything of the machine.
+    command.args(["--iptables=false", "--ip6tables=false", "--bridge=none", "--storage-driver=vfs"]);
+    let mut daemon = Guard(command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().ok()?);
+    for _ in 0..150 {
+        if answers(&socket) {
+            return Some(Docker { socket, _daemon: Some((daemon, folder)) });
+        }
+        if daemon.0.try_wait().unwrap().is_some() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    eprintln!("dockerd does not start: {}", fs::read_to_string(path("log")).unwrap_or_default());
+    None
+}
+
+/// `docker load` of an image that prints this text, by file and by --load.
+fn load(place: &Place, name: &str, text: &str) {
+    let Some(docker) = docker() else {
+        eprintln!("\n==== LEFT OUT: no docker daemon is reachable and none starts: apt-get install docker.io ====\n");
+        return;
+    };
+    let command = || {
+        let mut command = Command::new("docker");
+        command.args(["-H", &docker.socket]);
+        command
+    };
+    let archive = place.join("docker.tar");
+    place.ok(&["copy", &format!("store:{name}"), &format!("docker-archive:{}:plywood-test:1", archive.display())]);
+    let loaded = run(command().arg("load").arg("-i").arg(&archive));
+    assert!(loaded.contains("plywood-test:1"), "{loaded}");
+    let config = run(place.plywood().args(["inspect", name]));
+    let ours: serde_json::Value = serde_json::from_str(&config).unwrap();
+    let theirs: serde_json::Value = serde_json::from_str(&run(command().args(["inspect", "plywood-test:1"]))).unwrap();
+    assert_eq!(theirs[0]["RootFS"]["Layers"], ours["config"]["rootfs"]["diff_ids"]);
+    // Running needs more of the machine than loading; where it can, the image must run.
+    let ran = output(command().args(["run", "--rm", "--network=none", "plywood-test:1"]));
+    if ran.status.success() {
+        assert_eq!(String::from_utf8_lossy(&ran.stdout), text);
+    } else {
+        eprintln!("\n==== LEFT OUT: docker cannot run containers here: {} ====\n", all(&ran));
+    }
+    let mut loading = place.plywood();
+    loading.args(["build", "-q", "--load", "-t", "plywood-test:2"]).arg(repository("examples/hello"));
+    run(loading.env("DOCKER_HOST", &docker.socket));
+    run(command().args(["inspect", "plywood-test:2"]));
+    run(command().args(["rmi", "-f", "plywood-test:1", "plywood-test:2"]));
+}
