@@ -52,6 +52,7 @@ fn owner_of_this_process() -> u32 {
 struct Loader {
     engine: Arc<Engine>,
     surroundings: Arc<dyn Surroundings>,
+    web: Arc<credential::PluginWeb>,
 }
 
 impl Loader {
@@ -59,7 +60,7 @@ impl Loader {
         Imports {
             surroundings: self.surroundings.clone(),
             context: None,
-            http: None,
+            http: Some(self.web.clone()),
             native_helper: Some(Arc::new(credential::NativeHelpers)),
             settings: config.settings.clone(),
         }
@@ -70,9 +71,11 @@ impl Loader {
 pub(crate) async fn load(
     config: &Config,
     paths: &[std::path::PathBuf],
+    roots: &[std::path::PathBuf],
     surroundings: Arc<dyn Surroundings>,
 ) -> Result<Plugins> {
-    let loader = Arc::new(Loader { engine: engine()?, surroundings });
+    let web = Arc::new(credential::PluginWeb(registry::Web::new(roots.to_vec())));
+    let loader = Arc::new(Loader { engine: engine()?, surroundings, web });
     let mut loading: Vec<tokio::task::JoinHandle<Result<(String, Loaded, PluginConfig)>>> = Vec::new();
     for path in paths {
         let (loader, path) = (loader.clone(), path.clone());

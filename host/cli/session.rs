@@ -35,7 +35,7 @@ impl Session {
     }
 
     pub(crate) async fn plugins(&self, process: Arc<Process>) -> Result<Plugins> {
-        plugins::load(&self.config, &self.global.plugins, process).await
+        plugins::load(&self.config, &self.global.plugins, &self.global.registry_ca, process).await
     }
 
     /// A client of registries that asks the credential plugins who the user is.

@@ -1,6 +1,7 @@
 //! The story on one page: a request is planned, its steps are solved, an image is made of the layers and goes where it
 //! is wanted.
 
+mod context_files;
 mod error;
 mod event;
 mod export;
@@ -61,7 +62,12 @@ async fn prepare(
     epoch: Option<u64>,
 ) -> Result<(Arc<solve::Solver>, planner::Planned), Error> {
     let lookups = Arc::new(resolve::Lookups::new(request, tools));
-    let mut planned = planner::plan(request, &tools.instructions, lookups.clone(), &tools.events).await?;
+    let mut instructions = tools.instructions.clone();
+    for plugin in instructions.iter_mut().filter(|plugin| plugin.grants().context) {
+        let context = lookups.context(None).await?;
+        *plugin = plugin.with_context(Arc::new(context_files::Files(context)));
+    }
+    let mut planned = planner::plan(request, &instructions, lookups.clone(), &tools.events).await?;
     let vertices = planned.graph.vertices.iter().enumerate();
     let names = vertices.map(|(at, vertex)| (plan::VertexId(at), vertex.name.clone())).collect();
     (tools.events)(Event::Planned(names));

@@ -1,6 +1,7 @@
 //! The chain of credential plugins: asked in order, what they give is kept as long as they say it is good.
 
 mod native;
+mod web;
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -9,6 +10,7 @@ use plugin::{Credential, CredentialHelper, CredentialRequest};
 use registry::{Access, CredentialError, Credentials, Identity, IdentityRequest, Later, Scope};
 
 pub use native::NativeHelpers;
+pub use web::PluginWeb;
 
 /// Plugins that know who the user is, the first that knows wins.
 #[derive(Debug, Default)]

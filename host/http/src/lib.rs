@@ -41,6 +41,8 @@ pub struct Client {
 struct Ready {
     verified: reqwest::Client,
     unverified: reqwest::Client,
+    /// Verified, and redirects are the caller's business.
+    direct: reqwest::Client,
 }
 
 /// One request, made anew for each try.
@@ -56,13 +58,15 @@ pub struct Request {
     pub body: Option<Body>,
     /// Whether the server's certificate must be good.
     pub verify: bool,
+    /// Whether redirects are answers, for a caller who must look at each host first.
+    pub direct: bool,
 }
 
 impl Request {
     /// A request without a body.
     #[must_use]
     pub fn new(method: Method, url: Url) -> Self {
-        Self { method, url, headers: header::HeaderMap::new(), body: None, verify: true }
+        Self { method, url, headers: header::HeaderMap::new(), body: None, verify: true, direct: false }
     }
 
     /// The same with a header. Text that cannot be a header's value is left out.
@@ -106,16 +110,19 @@ impl Ready {
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(Anyone(provider.clone())))
             .with_no_client_auth();
-        let client = |tls: rustls::ClientConfig| {
+        let builder = |tls: rustls::ClientConfig| {
             reqwest::Client::builder()
                 .user_agent(concat!("plywood/", env!("CARGO_PKG_VERSION")))
                 .connect_timeout(CONNECT)
                 .read_timeout(IDLE)
                 .tls_backend_preconfigured(tls)
-                .build()
-                .map_err(|error| error.to_string())
         };
-        Ok(Self { verified: client(verified)?, unverified: client(unverified)? })
+        let build = |builder: reqwest::ClientBuilder| builder.build().map_err(|error| error.to_string());
+        Ok(Self {
+            direct: build(builder(verified.clone()).redirect(reqwest::redirect::Policy::none()))?,
+            verified: build(builder(verified))?,
+            unverified: build(builder(unverified))?,
+        })
     }
 }
 
@@ -133,7 +140,11 @@ impl Client {
     pub async fn send(&self, request: Request) -> Result<Response, Error> {
         let ready = self.ready.get_or_init(|| Ready::new(&self.settings));
         let ready = ready.as_ref().map_err(|reason| Error::Setup(reason.clone()))?;
-        let client = if request.verify { &ready.verified } else { &ready.unverified };
+        let client = match (request.direct, request.verify) {
+            (true, _) => &ready.direct,
+            (false, true) => &ready.verified,
+            (false, false) => &ready.unverified,
+        };
         let url = redact(&request.url);
         let mut builder = client.request(request.method, request.url).headers(request.headers);
         if let Some(body) = request.body {

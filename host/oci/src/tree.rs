@@ -132,6 +132,12 @@ pub fn name(path: &[u8]) -> &[u8] {
     path.iter().rposition(|byte| *byte == b'/').map_or(path, |at| &path[at + 1..])
 }
 
+/// The order of paths in a layer: a directory, then what is in it, then what comes after it by name.
+#[must_use]
+pub fn order(a: &[u8], b: &[u8]) -> std::cmp::Ordering {
+    a.split(|byte| *byte == b'/').cmp(b.split(|byte| *byte == b'/'))
+}
+
 /// A path in normal form; `..` stops at the root.
 #[must_use]
 pub fn clean(path: &[u8]) -> Path {
@@ -336,6 +342,14 @@ mod tests {
         lower.apply(&layer, DiffId(Digest::of(b"layer")));
         let paths: Vec<_> = lower.iter().map(|(path, _)| String::from_utf8_lossy(path).into_owned()).collect();
         assert_eq!(paths, ["d", "d/new"]);
+    }
+
+    #[test]
+    fn what_is_in_a_directory_follows_it() {
+        let mut paths: Vec<&[u8]> = vec![b"a-b", b"a/c", b"a", b"a.d", b"a/b/c", b"a/b"];
+        paths.sort_by(|a, b| order(a, b));
+        let expected: [&[u8]; 6] = [b"a", b"a/b", b"a/b/c", b"a/c", b"a-b", b"a.d"];
+        assert_eq!(paths, expected);
     }
 
     #[test]

@@ -9,9 +9,11 @@ mod error;
 mod pull;
 mod push;
 mod transport;
+mod web;
 
 pub use auth::{Access, CredentialError, Credentials, Identity, IdentityRequest, Later, Scope};
 pub use client::{Client, Settings};
 pub use error::Error;
 pub use pull::{BlobStream, Resolved};
 pub use push::{BlobSource, Bytes, Pushed};
+pub use web::{Answer, Web, WebError};

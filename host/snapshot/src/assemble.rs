@@ -36,7 +36,7 @@ pub struct Part {
     pub body: Option<Body>,
 }
 
-/// Writes a layer of `parts`, which are sorted by path.
+/// Writes a layer of `parts`, which are in the order of [`tree::order`].
 ///
 /// # Errors
 /// When bytes are not where they should be, or there is no room.

@@ -56,7 +56,7 @@ impl LayerWriter {
         Ok(Self { store: store.clone(), compression, out, index: Layer::default() })
     }
 
-    /// Adds an entry, in the order of paths. A file's bytes come from `body`, exactly as many as its size says; a file
+    /// Adds an entry, in the order of [`tree::order`]. A file's bytes come from `body`, exactly as many as its size says; a file
     /// whose inode is another path of this layer is a hard link to that.
     ///
     /// # Errors

@@ -68,7 +68,9 @@ fn parts(tree: &Tree, scratch: &Path) -> Vec<Part> {
         }
         Part { path: path.clone(), entry, body }
     };
-    tree.iter().map(part).collect()
+    let mut entries: Vec<_> = tree.iter().collect();
+    entries.sort_by(|(a, _), (b, _)| tree::order(a, b));
+    entries.into_iter().map(part).collect()
 }
 
 /// Writes the files as a tar.

@@ -101,6 +101,8 @@ impl<'v> View<'v> {
         // The first name of each file gets its bytes.
         let mut first: BTreeMap<(usize, Inode), Path> = BTreeMap::new();
         let mut planned = Vec::new();
+        let mut entries: Vec<(Path, Entry)> = entries.into_iter().collect();
+        entries.sort_by(|(a, _), (b, _)| tree::order(a, b));
         for (path, mut entry) in entries {
             let mut origin = self.origins.get(&path).cloned();
             if let Kind::File(file) = &mut entry.kind {
