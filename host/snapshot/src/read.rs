@@ -208,6 +208,9 @@ mod tests {
         header.set_entry_type(kind);
         header.set_mode(0o644);
         header.set_size(0);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
         let old = header.as_old_mut();
         old.name[..name.len()].copy_from_slice(name);
         old.linkname[..link.len()].copy_from_slice(link);
