@@ -280,7 +280,8 @@ impl Solver {
             let worker = started.map_err(|reason| Self::failed(vertex, reason))?;
             let debris = self.tools.store.debris();
             if !debris.is_empty() {
-                worker.delete(debris).await.map_err(|reason| Self::failed(vertex, reason))?;
+                let paths = debris.iter().map(|scratch| scratch.path().to_owned()).collect();
+                worker.delete(paths).await.map_err(|reason| Self::failed(vertex, reason))?;
             }
             Ok::<_, Error>(worker)
         };

@@ -74,20 +74,23 @@ impl Store {
 
     /// Removes what processes have left that were killed. Mounts are in private namespaces and ended with them.
     pub(crate) fn sweep(&self) {
-        for path in self.debris() {
-            let _ = fs::remove_dir_all(&path);
-        }
+        drop(self.debris());
     }
 
-    /// Scratch folders whose owners are gone. This process may not be able to delete all that is in them: a worker, with
-    /// more rights, is.
+    /// Takes over the scratch folders whose owners are gone: they go when dropped. This process may not be able to delete
+    /// all that is in them: a worker, with more rights, is.
+    ///
+    /// Each stays locked until it is gone. One that was let go of in between may be new, and its maker about to lock it.
     #[must_use]
-    pub fn debris(&self) -> Vec<PathBuf> {
+    pub fn debris(&self) -> Vec<Scratch> {
         let Ok(entries) = fs::read_dir(self.scratch()) else { return Vec::new() };
-        let is_abandoned = |path: &PathBuf| {
-            fs::File::open(path).is_ok_and(|folder| flock(&folder, FlockOperation::NonBlockingLockExclusive).is_ok())
+        let abandoned = |entry: fs::DirEntry| {
+            let path = entry.path();
+            let lock = fs::File::open(&path).ok()?;
+            flock(&lock, FlockOperation::NonBlockingLockExclusive).ok()?;
+            Some(Scratch { path, _lock: lock })
         };
-        entries.flatten().map(|entry| entry.path()).filter(is_abandoned).collect()
+        entries.flatten().filter_map(abandoned).collect()
     }
 
     /// Puts `bytes` at `path` in one step.
