@@ -49,7 +49,7 @@ pub(crate) async fn export(
     let source: Arc<dyn Source> =
         Arc::new(Origins { store: StoreSource::at(store, descriptor.clone()), from: base_reference(solver, &layers) });
     for output in &request.outputs {
-        write(request, tools, solver, &source, &document, &layers, output).await?;
+        write(request, tools, solver, &source, &layers, output).await?;
     }
     if request.outputs.is_empty() {
         let sink = StoreSink::new(store, request.tags.clone());
@@ -153,7 +153,6 @@ async fn write(
     tools: &Tools,
     solver: &Arc<Solver>,
     source: &Arc<dyn Source>,
-    document: &Document,
     layers: &[DiffId],
     output: &Output,
 ) -> Result<(), Error> {
@@ -187,7 +186,6 @@ async fn write(
         Output::Local(folder) => files::to_folder(tools, solver, layers, folder).await?,
         Output::Tar(path) => files::to_tar(tools, solver, layers, path.as_deref()).await?,
     }
-    let _ = document;
     Ok(())
 }
 

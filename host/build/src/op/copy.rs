@@ -172,7 +172,7 @@ impl Copier<'_, '_> {
             if is_dir && self.view.get(&target).is_none() { target.clone() } else { tree::parent(&target).to_vec() };
         self.make_dirs(&folder)?;
         match entry.cloned() {
-            Some(entry) if !is_dir => self.file(&from, &entry, target),
+            Some(entry) if !is_dir => self.file(&entry, target),
             _ => {
                 if !self.view.is_dir(&target) {
                     return Err(format!("cannot copy to non-directory: /{}", show(&target)));
@@ -195,7 +195,7 @@ impl Copier<'_, '_> {
         entry
     }
 
-    fn file(&mut self, from: &[u8], entry: &Entry, target: Path) -> Result<(), String> {
+    fn file(&mut self, entry: &Entry, target: Path) -> Result<(), String> {
         if self.view.is_dir(&target) {
             return Err(format!("cannot replace to directory /{} with file", show(&target)));
         }
@@ -205,7 +205,6 @@ impl Copier<'_, '_> {
             let link = Some((self.operation, inode));
             self.view.put(target, self.attributes(entry), Some(origin), link);
         } else {
-            let _ = from;
             self.view.put(target, self.attributes(entry), None, None);
         }
         Ok(())
@@ -241,7 +240,7 @@ impl Copier<'_, '_> {
             }
             if !is_dir {
                 self.make_pending(walk)?;
-                self.file(&child, entry, place)?;
+                self.file(entry, place)?;
                 continue;
             }
             if wanted {
