@@ -19,6 +19,7 @@ use snapshot::apply::Abilities;
 use snapshot::compress::Level;
 use store::{Flavour, Store};
 use sys::process::UnshareFlags;
+use sys::rustix::fs::{AtFlags, FileType, statat, unlinkat};
 use sys::rustix::process::{Pid, Signal, kill_process};
 
 use super::protocol::{self, Answer, Exit, Reply, Request, RunRequest, Start, Task};
@@ -43,15 +44,12 @@ fn serve(mut socket: UnixStream) -> io::Result<()> {
     let Some(start) = protocol::read::<Start>(&mut socket)? else {
         return Ok(());
     };
-    let ready = set_up(&mut socket, &start);
-    let failed = ready.is_err();
-    protocol::write(&mut socket, &Reply::Ready(ready))?;
-    if failed {
-        return Ok(());
-    }
-    let Ok(store) = Store::open(&start.store) else {
-        return Ok(());
+    let ready = set_up(&mut socket, &start).and_then(|()| Store::open(&start.store).map_err(|error| error.to_string()));
+    let store = match ready {
+        Ok(store) => store,
+        Err(reason) => return protocol::write(&mut socket, &Reply::Ready(Err(reason))),
     };
+    protocol::write(&mut socket, &Reply::Ready(Ok(())))?;
     let server = Arc::new(Server {
         store,
         flavour: start.flavour,
@@ -307,18 +305,16 @@ fn remove_stubs(upper: &Path, stubs: &[String]) {
         let Ok((parent, name)) = root.parent(path) else {
             continue;
         };
-        let Ok(meta) = fs::symlink_metadata(upper.join(path)) else {
+        let Ok(meta) = statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW) else {
             continue;
         };
-        let flags = if meta.is_dir() {
-            sys::rustix::fs::AtFlags::REMOVEDIR
-        } else if meta.len() == 0 {
-            sys::rustix::fs::AtFlags::empty()
-        } else {
-            continue;
+        let flags = match FileType::from_raw_mode(meta.st_mode) {
+            FileType::Directory => AtFlags::REMOVEDIR,
+            _ if meta.st_size == 0 => AtFlags::empty(),
+            _ => continue,
         };
         // A directory that is no longer empty stays.
-        let _ = sys::rustix::fs::unlinkat(&parent, name, flags);
+        let _ = unlinkat(&parent, name, flags);
     }
 }
 
