@@ -70,7 +70,9 @@ impl std::fmt::Debug for Loaded {
 fn config(baseline: bool) -> Config {
     let mut config = Config::new();
     config.epoch_interruption(true).max_wasm_stack(STACK).async_stack_size(2 * STACK).concurrency_support(false);
-    config.cranelift_opt_level(OptLevel::Speed);
+    // The guest's own compiler has optimised already: doing it again costs a first run a quarter more time, and later runs
+    // are no faster for it.
+    config.cranelift_opt_level(OptLevel::None);
     // Same answers on every machine: instruction and cache-policy plugins are deterministic.
     config.cranelift_nan_canonicalization(true);
     // Small reservations, for places where address space is limited.
