@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const TARGET: &str = "wasm32-wasip2";
-const BUILTINS: [&str; 3] = ["dockerfile", "cache-standard", "credentials-docker-config"];
+/// Names, and what each is for.
+const BUILTINS: [(&str, &str); 3] =
+    [("dockerfile", "Instruction"), ("cache-standard", "CachePolicy"), ("credentials-docker-config", "Credential")];
 
 fn main() {
     for path in ["plugins", "wit", "host/cli/build.rs"] {
@@ -24,13 +26,14 @@ fn main() {
     };
     let precompiled = std::env::var_os("PLYWOOD_PRECOMPILED_DIR").map(PathBuf::from);
     let mut text = String::new();
-    for name in BUILTINS {
+    for (name, kind) in BUILTINS {
         let wasm = folder.join(format!("{}.wasm", name.replace('-', "_")));
         assert!(wasm.exists(), "the built-in plugin {name} is not at {}", wasm.display());
         let code = precompiled.as_ref().map(|folder| folder.join(format!("{name}.cwasm"))).filter(|path| path.exists());
         let code = code.map_or("None".to_owned(), |path| format!("Some(include_bytes!({:?}))", absolute(&path)));
         let wasm = absolute(&wasm);
-        text += &format!("Builtin {{ name: {name:?}, wasm: include_bytes!({wasm:?}), code: {code} }},\n");
+        let bytes = format!("wasm: include_bytes!({wasm:?}), code: {code}");
+        text += &format!("Builtin {{ name: {name:?}, kind: plugin::Kind::{kind}, {bytes} }},\n");
     }
     std::fs::write(out.join("builtins.rs"), format!("[\n{text}]\n")).expect("OUT_DIR can be written to");
 }
@@ -45,7 +48,7 @@ fn build(out: &Path) -> PathBuf {
     let mut cargo = Command::new(std::env::var_os("CARGO").expect("cargo sets CARGO"));
     cargo.args(["build", "--release", "--locked", "--target", TARGET, "--manifest-path", "plugins/Cargo.toml"]);
     cargo.arg("--target-dir").arg(&target_dir);
-    for name in BUILTINS {
+    for (name, _) in BUILTINS {
         cargo.args(["-p", name]);
     }
     // What is meant for the outer build must not reach the inner one: flags for another target, wrappers, profiles.

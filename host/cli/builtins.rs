@@ -3,6 +3,7 @@
 /// A plugin that is part of the program.
 pub(crate) struct Builtin {
     pub(crate) name: &'static str,
+    pub(crate) kind: plugin::Kind,
     pub(crate) wasm: &'static [u8],
     /// Compiled when the program was built, where the packager did that.
     pub(crate) code: Option<&'static [u8]>,

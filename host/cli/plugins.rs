@@ -8,6 +8,8 @@ use anyhow::{Context, Result, bail};
 use plugin::grant::Request;
 use plugin::imports::{Imports, Surroundings};
 use plugin::{CachePolicy, CredentialHelper, Engine, Grants, Instructions, Kind, Loaded};
+use registry::CredentialError;
+use tokio::sync::OnceCell;
 
 use crate::builtins::{BUILTINS, Builtin};
 use crate::config::{Config, PluginConfig};
@@ -20,7 +22,37 @@ const LARGEST: u64 = 32 << 20;
 pub(crate) struct Plugins {
     pub(crate) instructions: Vec<Instructions>,
     pub(crate) policy: CachePolicy,
-    pub(crate) credentials: Vec<CredentialHelper>,
+    pub(crate) credentials: Arc<CredentialPlugins>,
+}
+
+/// Those that were given, then the built-in ones, which are loaded when a registry first asks who the user is.
+pub(crate) struct CredentialPlugins {
+    given: Vec<CredentialHelper>,
+    loader: Arc<Loader>,
+    builtin: Vec<(&'static Builtin, PluginConfig)>,
+    all: OnceCell<Vec<CredentialHelper>>,
+}
+
+impl credential::Helpers for CredentialPlugins {
+    fn all(&self) -> registry::Later<'_, Result<&[CredentialHelper], CredentialError>> {
+        let load = || async {
+            let mut all = self.given.clone();
+            for (builtin, settings) in &self.builtin {
+                let loader = self.loader.clone();
+                let loading = tokio::task::spawn_blocking({
+                    let builtin: &'static Builtin = builtin;
+                    move || loader.engine.load_builtin(builtin.name, builtin.wasm, builtin.code)
+                });
+                let loaded = loading.await.map_err(|error| CredentialError(error.to_string()))?;
+                let loaded = loaded.map_err(|error| CredentialError(error.to_string()))?;
+                let (imports, grants) = (self.loader.imports(settings), settings.allow.clone().unwrap_or_default());
+                let helper = CredentialHelper::new(&self.loader.engine, &loaded, builtin.name, grants, imports).await;
+                all.push(helper.map_err(|error| CredentialError(error.to_string()))?);
+            }
+            Ok(all)
+        };
+        Box::pin(async move { self.all.get_or_try_init(load).await.map(Vec::as_slice) })
+    }
 }
 
 /// What a built-in may have unless the user says otherwise.
@@ -96,10 +128,15 @@ pub(crate) async fn load(
         let (name, settings) = (name.clone(), settings.clone());
         loading.push(tokio::task::spawn_blocking(move || Ok((name, from_path(&loader, &path)?, settings))));
     }
+    let mut asked_later = Vec::new();
     for builtin in &BUILTINS {
         let (loader, name) = (loader.clone(), builtin.name.to_owned());
         let mut settings = config.plugins.get(builtin.name).cloned().unwrap_or_default();
         settings.allow = Some(settings.allow.unwrap_or_else(|| default_grants(builtin.name)));
+        if builtin.kind == Kind::Credential {
+            asked_later.push((builtin, settings));
+            continue;
+        }
         let load =
             move |builtin: &'static Builtin| loader.engine.load_builtin(builtin.name, builtin.wasm, builtin.code);
         loading.push(tokio::task::spawn_blocking(move || Ok((name, load(builtin)?, settings))));
@@ -123,7 +160,8 @@ pub(crate) async fn load(
         bail!("two cache policies are given, {} and {}: a build has one", first.identity(), second.identity());
     }
     let policy = policies.into_iter().next().context("there is no cache policy")?;
-    Ok(Plugins { instructions, policy, credentials })
+    let credentials = CredentialPlugins { given: credentials, loader, builtin: asked_later, all: OnceCell::new() };
+    Ok(Plugins { instructions, policy, credentials: Arc::new(credentials) })
 }
 
 /// A keyword that a plugin further down handles as well is taken over only with the user's leave.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use credential::Helpers;
 use plugin::Engine;
 
 use crate::args::Global;
@@ -38,7 +39,7 @@ async fn list(global: &Global) -> Result<()> {
     }
     print(&format!("cache policy  {}", plugins.policy.identity()));
     print_grants(plugins.policy.grants());
-    for plugin in &plugins.credentials {
+    for plugin in plugins.credentials.all().await? {
         print(&format!("credentials   {}", plugin.identity()));
         print_grants(plugin.grants());
     }

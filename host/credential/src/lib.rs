@@ -3,7 +3,7 @@
 mod native;
 mod web;
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use plugin::{Credential, CredentialHelper, CredentialRequest};
@@ -12,11 +12,22 @@ use registry::{Access, CredentialError, Credentials, Identity, IdentityRequest, 
 pub use native::NativeHelpers;
 pub use web::PluginWeb;
 
+/// Who can be asked, in order. A build that needs no registry asks for nobody.
+pub trait Helpers: Send + Sync {
+    /// All of them, loaded when this is first called.
+    fn all(&self) -> Later<'_, Result<&[CredentialHelper], CredentialError>>;
+}
+
 /// Plugins that know who the user is, the first that knows wins.
-#[derive(Debug, Default)]
 pub struct Chain {
-    helpers: Vec<CredentialHelper>,
+    helpers: Arc<dyn Helpers>,
     kept: Mutex<Vec<Kept>>,
+}
+
+impl std::fmt::Debug for Chain {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Chain").finish_non_exhaustive()
+    }
 }
 
 /// What a plugin gave.
@@ -37,7 +48,7 @@ const LONGEST: u64 = 24 * 60 * 60;
 impl Chain {
     /// A chain of these plugins.
     #[must_use]
-    pub fn new(helpers: Vec<CredentialHelper>) -> Self {
+    pub fn new(helpers: Arc<dyn Helpers>) -> Self {
         Self { helpers, kept: Mutex::default() }
     }
 
@@ -61,7 +72,8 @@ impl Chain {
             attempt: request.attempt,
         };
         let mut unavailable = Vec::new();
-        for helper in self.helpers.iter().filter(|helper| helper.serves(&request.registry)) {
+        let helpers = self.helpers.all().await?;
+        for helper in helpers.iter().filter(|helper| helper.serves(&request.registry)) {
             let grant = match helper.get(&asked).await {
                 Ok(grant) => grant,
                 // One that cannot be reached leaves it to the next; what it said is told if nobody knows.
