@@ -155,7 +155,10 @@ async fn run_components(
 ) -> Result<Vec<Component>, Error> {
     let op = &step.op;
     let mut frame = Frame::new("run").list(op.argv.iter().map(String::as_bytes));
-    frame = frame.field(op.stdin.as_deref().unwrap_or_default()).field(format!("{:?}", op.network).as_bytes());
+    frame = frame.field(op.stdin.as_deref().unwrap_or_default());
+    frame = frame.field(format!("{:?} {:?}", op.network, op.security).as_bytes());
+    let hosts: Vec<String> = step.hosts.iter().map(|(name, address)| format!("{address} {name}")).collect();
+    frame = frame.list(hosts.iter().map(String::as_bytes));
     let mut components = vec![
         Component::text("platform", step.platform.to_string()),
         parent(vertex, all),

@@ -1,6 +1,7 @@
 //! The story on one page: a request is planned, its steps are solved, an image is made of the layers and goes where it
 //! is wanted.
 
+pub mod commands;
 mod context_files;
 mod error;
 mod event;
@@ -11,6 +12,7 @@ mod planner;
 mod request;
 mod resolve;
 mod solve;
+pub mod ssh;
 mod time;
 pub mod worker;
 

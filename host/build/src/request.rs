@@ -11,6 +11,7 @@ use oci::{Platform, Reference};
 use plugin::{CachePolicy, Instructions};
 use store::Store;
 
+use crate::commands::Commands;
 use crate::event::Events;
 
 /// What is to be built.
@@ -36,6 +37,8 @@ pub struct BuildRequest {
     pub named_contexts: BTreeMap<String, NamedContext>,
     /// `--secret`, by id.
     pub secrets: BTreeMap<String, Vec<u8>>,
+    /// What every command gets.
+    pub commands: Commands,
     /// Run every step.
     pub no_cache: bool,
     /// Ask the registry even for what the store has.

@@ -16,6 +16,7 @@ use snapshot::compress::Level;
 use store::{Scratch, Variant};
 use tokio::sync::{OnceCell, Semaphore};
 
+use crate::commands::Commands;
 use crate::error::Error;
 use crate::event::Event;
 use crate::key::{self, StepKeys};
@@ -64,6 +65,7 @@ pub(crate) struct Solver {
     no_cache: bool,
     secrets: BTreeMap<String, Vec<u8>>,
     ca_bundle: Option<Vec<u8>>,
+    commands: Commands,
     epoch: Option<u64>,
     isolation: OnceCell<Isolation>,
     worker: OnceCell<Worker>,
@@ -100,6 +102,7 @@ impl Solver {
             no_cache: request.no_cache,
             secrets: request.secrets.clone(),
             ca_bundle: request.ca_bundle.clone(),
+            commands: request.commands.clone(),
             epoch,
             isolation: OnceCell::new(),
             worker: OnceCell::new(),

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+use crate::args::commands::CommandArgs;
+
 /// What both building and planning need.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Input {
@@ -61,6 +63,8 @@ pub(crate) struct BuildArgs {
     /// A secret for RUN --mount=type=secret
     #[arg(long, value_name = "id=ID[,src=FILE|,env=NAME]")]
     pub(crate) secret: Vec<String>,
+    #[command(flatten)]
+    pub(crate) commands: CommandArgs,
     /// Let commands trust this machine's certificates; the image does not get them
     #[arg(long)]
     pub(crate) ca_inject: bool,

@@ -1,6 +1,7 @@
 //! What can be typed: one file a command. What it means is `request`'s business.
 
 pub(crate) mod build;
+pub(crate) mod commands;
 pub(crate) mod image;
 pub(crate) mod plugin;
 

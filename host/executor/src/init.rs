@@ -11,6 +11,7 @@ use sys::rustix::process::{chdir, umask};
 use sys::seccomp::Filter;
 use sys::{Root, privilege, process};
 
+use crate::limits;
 use crate::rootfs::{self, During};
 use crate::spec::Spec;
 use crate::user::{self, User};
@@ -45,7 +46,8 @@ fn confine(spec: &Spec, root: Root) -> Result<Confined, String> {
         chownat(&root, &path, Some(uid), Some(gid), sys::rustix::fs::AtFlags::empty())
             .during("the working directory")?;
     }
-    sys::rustix::system::sethostname(rootfs::HOSTNAME.as_bytes()).during("setting the host name")?;
+    let host_name = rootfs::host_name(&spec.surroundings);
+    sys::rustix::system::sethostname(host_name.as_bytes()).during("setting the host name")?;
     if spec.network == crate::Network::None {
         sys::network::loopback_up().during("switching the loopback on")?;
     }
@@ -60,10 +62,15 @@ pub(crate) fn become_command(spec: &Spec, user: &User, filter: &Filter) -> (i32,
         umask(Mode::from_raw_mode(0o022));
         process::reset_signals().during("signals")?;
         let _ = sys::rustix::process::setsid();
-        privilege::bound(privilege::CONTAINER).during("capabilities")?;
-        // Before the privilege to load it is gone. Set-user-ID programs go on working, as they do in containers.
-        filter.load().during("the system-call filter")?;
-        privilege::become_user(user.uid, user.gid, &user.groups, privilege::CONTAINER).during("becoming the user")?;
+        // Before privilege is gone: a hard limit may have to be raised.
+        limits::set(&spec.surroundings.limits)?;
+        let allowed = if spec.privileged { privilege::all() } else { privilege::CONTAINER };
+        if !spec.privileged {
+            privilege::bound(allowed).during("capabilities")?;
+            // Before the privilege to load it is gone. Set-user-ID programs go on working, as they do in containers.
+            filter.load().during("the system-call filter")?;
+        }
+        privilege::become_user(user.uid, user.gid, &user.groups, allowed).during("becoming the user")?;
         // A change of user has made the kernel forget it (prctl(2), PR_SET_PDEATHSIG).
         let kill = Some(sys::rustix::process::Signal::KILL);
         sys::rustix::process::set_parent_process_death_signal(kill).during("the parent's death")?;

@@ -4,13 +4,15 @@
 //! child, process 1 of the new process namespace, makes the root file system and becomes the command. When any process
 //! above dies, the kernel kills what is below.
 
+pub mod cgroup;
 mod init;
+pub mod limits;
 mod rootfs;
 pub mod spec;
 pub mod step;
 pub mod user;
 
-pub use spec::{Mount, MountKind, Network, Outcome, Spec};
+pub use spec::{Limit, Mount, MountKind, Network, Outcome, Resources, Spec, Surroundings};
 
 /// The name under which this program runs a step.
 pub const STEP: &str = "plywood-step";

@@ -10,7 +10,7 @@ use sys::rustix::fs::{FileType, Gid, Mode, OFlags, Uid, fchmod, fchown, fstat, o
 use sys::rustix::mount::MountAttrFlags;
 use sys::{Root, mount};
 
-use crate::spec::{Mount, MountKind, Spec};
+use crate::spec::{Mount, MountKind, Spec, Surroundings};
 
 /// Kernel knobs and memory that a step must not see (the runtime-spec's usual masked paths).
 const MASKED: [&str; 9] = [
@@ -34,8 +34,33 @@ const LINKS: [(&str, &str); 5] = [
     ("pts/ptmx", "ptmx"),
 ];
 
+/// Of /dev/shm, in bytes, as Docker has it.
+const SHM_SIZE: u64 = 64 << 20;
 /// The host name that a step sees.
-pub(crate) const HOSTNAME: &str = "plywood";
+const HOSTNAME: &str = "plywood";
+
+pub(crate) fn host_name(surroundings: &Surroundings) -> &str {
+    surroundings.host_name.as_deref().unwrap_or(HOSTNAME)
+}
+
+/// /etc/hosts.
+fn hosts(surroundings: &Surroundings) -> String {
+    let name = host_name(surroundings);
+    let mut text = format!("127.0.0.1\tlocalhost {name}\n::1\tlocalhost ip6-localhost ip6-loopback\n");
+    for (name, address) in &surroundings.hosts {
+        text.push_str(&format!("{address}\t{name}\n"));
+    }
+    text
+}
+
+/// What a privileged command gets beyond the usual, where the machine has it: BuildKit's list.
+fn privileged_devices() -> Vec<String> {
+    let names = std::fs::read_dir("/dev").into_iter().flatten().flatten();
+    let names = names.filter_map(|entry| entry.file_name().into_string().ok());
+    let is_loop = |name: &str| name.strip_prefix("loop").is_some_and(|rest| rest.bytes().all(|b| b.is_ascii_digit()));
+    let others = ["kmsg", "cuse", "fuse", "kvm", "loop-control"];
+    names.filter(|name| others.contains(&name.as_str()) || is_loop(name)).collect()
+}
 
 /// Says what was being done when something failed.
 pub(crate) trait During<T> {
@@ -91,15 +116,17 @@ impl Rootfs {
             MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;
         let proc = mount::fresh("proc", &[], safe).during("mounting /proc")?;
         self.attach(&proc, "/proc", true)?;
-        self.devices()?;
+        self.devices(spec)?;
         self.sysfs(spec)?;
-        let hosts =
-            format!("127.0.0.1\tlocalhost {HOSTNAME}\n::1\tlocalhost ip6-localhost ip6-loopback\n{}", spec.hosts);
+        let hosts = hosts(&spec.surroundings);
         for (target, content) in [("/etc/hosts", hosts.into_bytes()), ("/etc/resolv.conf", spec.resolv_conf.clone())] {
             self.file(target, &content, 0, 0, 0o644, true)?;
         }
         for mount in &spec.mounts {
             self.mount(mount, spec.user_namespace).map_err(|reason| format!("mounting {}: {reason}", mount.target))?;
+        }
+        if spec.privileged {
+            return Ok(());
         }
         for path in MASKED {
             self.mask(path)?;
@@ -143,12 +170,16 @@ impl Rootfs {
         mount::attach(mount.as_fd(), target.as_fd()).during(format!("mounting {path}"))
     }
 
-    fn devices(&mut self) -> Result<(), String> {
+    fn devices(&mut self, spec: &Spec) -> Result<(), String> {
         let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID;
         let dev = mount::fresh("tmpfs", &[("mode", "755"), ("size", "64k")], attributes).during("mounting /dev")?;
         self.attach(&dev, "/dev", true)?;
         let folder = self.root.open_inside(Path::new("dev"), OFlags::RDONLY | OFlags::DIRECTORY).during("/dev")?;
-        for name in DEVICES {
+        let mut names: Vec<String> = DEVICES.map(str::to_owned).to_vec();
+        if spec.privileged {
+            names.extend(privileged_devices());
+        }
+        for name in &names {
             let outer = Path::new("/dev").join(name);
             let Ok(outer) = sys::rustix::fs::open(&outer, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) else {
                 continue;
@@ -164,7 +195,9 @@ impl Rootfs {
         let safe = attributes | MountAttrFlags::MOUNT_ATTR_NOEXEC;
         let pts = mount::fresh("devpts", &[("newinstance", ""), ("ptmxmode", "0666"), ("mode", "0620")], safe);
         self.attach(&pts.during("mounting /dev/pts")?, "/dev/pts", true)?;
-        let shm = mount::fresh("tmpfs", &[("mode", "1777"), ("size", "64m")], safe | MountAttrFlags::MOUNT_ATTR_NODEV);
+        let size = spec.surroundings.shm_size.unwrap_or(SHM_SIZE).to_string();
+        let options = [("mode", "1777"), ("size", size.as_str())];
+        let shm = mount::fresh("tmpfs", &options, safe | MountAttrFlags::MOUNT_ATTR_NODEV);
         self.attach(&shm.during("mounting /dev/shm")?, "/dev/shm", true)?;
         if let Ok(queues) = mount::fresh("mqueue", &[], safe | MountAttrFlags::MOUNT_ATTR_NODEV) {
             self.attach(&queues, "/dev/mqueue", true)?;
@@ -176,10 +209,9 @@ impl Rootfs {
 
     /// A fresh sysfs needs a network namespace of one's own; else the outer one is shown.
     fn sysfs(&mut self, spec: &Spec) -> Result<(), String> {
-        let safe = MountAttrFlags::MOUNT_ATTR_NOSUID
-            | MountAttrFlags::MOUNT_ATTR_NODEV
-            | MountAttrFlags::MOUNT_ATTR_NOEXEC
-            | MountAttrFlags::MOUNT_ATTR_RDONLY;
+        let safe =
+            MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+        let safe = if spec.privileged { safe } else { safe | MountAttrFlags::MOUNT_ATTR_RDONLY };
         let fresh = if spec.user_namespace && spec.network == crate::Network::Host {
             None
         } else {
@@ -249,6 +281,15 @@ impl Rootfs {
     fn mount(&mut self, mount: &Mount, user_xattrs: bool) -> Result<(), String> {
         match &mount.kind {
             MountKind::File { content, uid, gid, mode } => self.file(&mount.target, content, *uid, *gid, *mode, true),
+            MountKind::Socket { path, uid, gid, mode } => {
+                let socket = sys::rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+                let socket = socket.during("its socket")?;
+                let (owner, group) = (Some(Uid::from_raw(*uid)), Some(Gid::from_raw(*gid)));
+                sys::rustix::fs::chown(path, owner, group).during("the owner of its socket")?;
+                sys::rustix::fs::chmod(path, Mode::from_raw_mode(*mode)).during("the mode of its socket")?;
+                let copy = mount::clone_tree(socket.as_fd(), false).during("its socket")?;
+                self.attach(&copy, &mount.target, false)
+            }
             MountKind::Tmpfs { size } => {
                 let size = size.map(|size| size.to_string());
                 let mut options = vec![("mode", "1777")];

@@ -31,12 +31,61 @@ pub struct Spec {
     pub mounts: Vec<Mount>,
     /// Which network it sees.
     pub network: Network,
+    /// Every capability, every system call, nothing masked.
+    pub privileged: bool,
     /// Whether this is a user namespace: devices and /sys are the outer ones, overlay attributes `user.`.
     pub user_namespace: bool,
-    /// Lines for /etc/hosts beyond the usual.
-    pub hosts: String,
     /// For /etc/resolv.conf.
     pub resolv_conf: Vec<u8>,
+    /// What the user has asked for, for every command of the build.
+    pub surroundings: Surroundings,
+}
+
+/// What the user asks for, for every command of a build.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Surroundings {
+    /// Names and addresses for /etc/hosts, beyond the usual.
+    pub hosts: Vec<(String, String)>,
+    /// The host name; none: `plywood`.
+    pub host_name: Option<String>,
+    /// Size of /dev/shm in bytes; none: 64 MiB.
+    pub shm_size: Option<u64>,
+    /// Limits of each process.
+    pub limits: Vec<Limit>,
+    /// Limits of all processes together.
+    pub resources: Resources,
+}
+
+/// A limit of setrlimit(2); none is no limit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limit {
+    /// As the shell's and Docker's `--ulimit` call it: `nofile`.
+    pub name: String,
+    /// What is in force.
+    pub soft: Option<u64>,
+    /// Up to which a process may raise it.
+    pub hard: Option<u64>,
+}
+
+/// What a control group limits.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resources {
+    /// The group in which the step's own is made; none: this process's.
+    pub parent: Option<String>,
+    /// Bytes of memory.
+    pub memory: Option<u64>,
+    /// Bytes of memory and swap together; -1 is no limit.
+    pub memory_swap: Option<i64>,
+    /// Relative weight, 1024 being usual.
+    pub cpu_shares: Option<u64>,
+    /// Microseconds.
+    pub cpu_period: Option<u64>,
+    /// Microseconds of each period.
+    pub cpu_quota: Option<u64>,
+    /// Processors: `0-2,4`.
+    pub cpus: Option<String>,
+    /// Memory nodes: `0`.
+    pub memory_nodes: Option<String>,
 }
 
 /// Something mounted for the command.
@@ -71,6 +120,17 @@ pub enum MountKind {
     Tmpfs {
         /// In bytes.
         size: Option<u64>,
+    },
+    /// A socket of the machine's, given an owner; for the step alone.
+    Socket {
+        /// Where it is.
+        path: PathBuf,
+        /// Owner.
+        uid: u32,
+        /// Group.
+        gid: u32,
+        /// Permission bits.
+        mode: u32,
     },
     /// A file that is nowhere on disk.
     File {

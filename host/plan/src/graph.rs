@@ -75,6 +75,8 @@ pub struct RunStep {
     /// Proxies: seen by the command, no part of its key.
     #[serde(skip)]
     pub proxies: Vec<(String, String)>,
+    /// Lines of /etc/hosts beyond the usual: names and addresses.
+    pub hosts: Vec<(String, String)>,
     /// As whom.
     pub user: String,
     /// Where.

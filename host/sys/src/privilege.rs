@@ -24,6 +24,12 @@ pub const CONTAINER: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::KILL)
     .union(CapabilitySet::AUDIT_WRITE);
 
+/// Everything that this process may do.
+#[must_use]
+pub fn all() -> CapabilitySet {
+    rustix::thread::capabilities(None).map_or(CONTAINER, |sets| sets.permitted)
+}
+
 /// Leaves only `allowed` to everything that this process executes from here on, whatever set-user-ID bits say.
 ///
 /// # Errors

@@ -9,12 +9,14 @@ use crate::lowering::{Result, invalid, invalid_with_help};
 
 /// Every mount of an instruction.
 pub(crate) fn parse_all(stage: &Stage, instruction: &Instruction) -> Result<Vec<Mount>> {
-    instruction
-        .flags
-        .iter()
-        .filter(|flag| flag.name == "mount")
-        .map(|flag| Fields::read(stage, instruction, flag)?.mount(stage, flag))
-        .collect()
+    let flags = instruction.flags.iter().filter(|flag| flag.name == "mount");
+    let mut mounts: Vec<Mount> =
+        flags.map(|flag| Fields::read(stage, instruction, flag)?.mount(stage, flag)).collect::<Result<_>>()?;
+    let agents = mounts.iter_mut().filter(|mount| matches!(mount.kind, MountKind::Ssh(_)));
+    for (number, agent) in agents.enumerate() {
+        agent.target.get_or_insert_with(|| format!("/run/buildkit/ssh_agent.{number}"));
+    }
+    Ok(mounts)
 }
 
 /// The fields of one `--mount`, as written.

@@ -10,11 +10,12 @@ use plan::graph::{CopyStep, RunStep};
 use plan::op::{
     ConfigChange, CopyOp, CopySource, Expansion, HistoryLine, Lowered, MountKind, Network, Op, RunOp, Security,
 };
-use plan::{Severity, Span};
+use plan::{Diagnostic, Severity, Span};
 use plugin::{Instructions, Lowering};
 
 use super::view::StageView;
 use super::{Base, HistoryItem, Planner, Ref, StagePlan, Step, StepOp};
+use crate::commands::Entitlement;
 use crate::error::Error;
 use crate::event::Event;
 
@@ -316,12 +317,15 @@ impl Lowerer<'_> {
         Ok(StepOp::Copy(CopyStep { op, destination, origins: Vec::new() }, refs))
     }
 
-    async fn run(&mut self, op: RunOp, span: &Span) -> Result<StepOp, Error> {
+    async fn run(&mut self, mut op: RunOp, span: &Span) -> Result<StepOp, Error> {
         if op.network == Network::Host {
-            return Err(not_yet("RUN --network=host, which needs an entitlement,", span));
+            self.require(Entitlement::NetworkHost, span)?;
         }
         if op.security == Security::Insecure {
-            return Err(not_yet("RUN --security=insecure, which needs an entitlement,", span));
+            self.require(Entitlement::SecurityInsecure, span)?;
+        }
+        if let (Network::Default, Some(network)) = (op.network, self.planner.commands.network) {
+            op.network = network;
         }
         let mut refs = Vec::new();
         for mount in &op.mounts {
@@ -332,8 +336,7 @@ impl Lowerer<'_> {
                     Some(from) => Some(self.origin(from, span).await?),
                     None => None,
                 },
-                MountKind::Ssh { .. } => return Err(not_yet("RUN --mount=type=ssh", span)),
-                MountKind::Tmpfs(_) | MountKind::Secret(_) | MountKind::File { .. } => None,
+                MountKind::Tmpfs(_) | MountKind::Secret(_) | MountKind::Ssh { .. } | MountKind::File { .. } => None,
             });
         }
         let config = &self.view.config.config;
@@ -344,6 +347,7 @@ impl Lowerer<'_> {
         let step = RunStep {
             env: env.as_pairs().to_vec(),
             proxies: self.planner.proxies.clone(),
+            hosts: self.planner.commands.surroundings.hosts.clone(),
             user: op.user.clone().unwrap_or_else(|| config.user.clone()),
             working_dir: match op.working_dir.as_ref().unwrap_or(&config.working_dir) {
                 path if path.is_empty() => "/".into(),
@@ -354,6 +358,15 @@ impl Lowerer<'_> {
             op,
         };
         Ok(StepOp::Run(step, refs))
+    }
+
+    fn require(&self, entitlement: Entitlement, span: &Span) -> Result<(), Error> {
+        if self.planner.commands.allow.contains(&entitlement) {
+            return Ok(());
+        }
+        let name = entitlement.name();
+        let diagnostic = Diagnostic::error("NotAllowed", format!("{name} is not allowed"), Some(span.clone()));
+        Err(diagnostic.with_help(format!("allow it with --allow {name}")).into())
     }
 }
 

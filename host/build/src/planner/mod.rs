@@ -23,6 +23,7 @@ use plan::{Diagnostic, Span};
 use plugin::Instructions;
 use tokio::sync::OnceCell;
 
+use crate::commands::Commands;
 use crate::error::Error;
 use crate::event::{Event, Events};
 use crate::request::BuildRequest;
@@ -134,6 +135,7 @@ pub(crate) struct Planner {
     target_platform: Platform,
     explicit_platform: bool,
     proxies: Vec<(String, String)>,
+    commands: Commands,
     resolver: Arc<dyn Resolver>,
     events: Events,
     stages: Vec<OnceCell<Arc<StagePlan>>>,
@@ -180,6 +182,7 @@ pub(crate) async fn plan(
         target_platform,
         explicit_platform: request.platform.is_some(),
         proxies: proxies.collect(),
+        commands: request.commands.clone(),
         resolver,
         events: events.clone(),
         images: Mutex::default(),

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use executor::{Mount, MountKind as Kind, Network};
 use oci::DiffId;
 use plan::graph::{Origin, RunStep, Vertex, VertexId};
-use plan::op::{CacheMount, MountKind, SecretMount, Sharing};
+use plan::op::{CacheMount, MountKind, SecretMount, Security, Sharing};
 use snapshot::assemble;
 use snapshot::compress::Level;
 use store::Scratch;
@@ -16,6 +16,7 @@ use crate::error::Error;
 use crate::event::Event;
 use crate::key;
 use crate::op;
+use crate::ssh::{Agent, Relay};
 use crate::worker::RunRequest;
 
 /// Lines of a failed command that an error repeats.
@@ -31,6 +32,7 @@ struct Held {
     _in_process: Vec<tokio::sync::OwnedMutexGuard<()>>,
     _between: Vec<store::Lock>,
     _scratch: Vec<Scratch>,
+    agents: Vec<Relay>,
 }
 
 impl Solver {
@@ -71,7 +73,21 @@ impl Solver {
                 MountKind::File { content, mode } => {
                     Kind::File { content: content.clone(), uid: 0, gid: 0, mode: *mode }
                 }
-                MountKind::Secret(_) | MountKind::Ssh { .. } => continue,
+                MountKind::Ssh { id, required, uid, gid, mode } => {
+                    if !env.iter().any(|(name, _)| name == "SSH_AUTH_SOCK") {
+                        env.push(("SSH_AUTH_SOCK".into(), target.clone()));
+                    }
+                    let Some(agent) = self.commands.ssh.get(id) else {
+                        if !required {
+                            continue;
+                        }
+                        let advice = format!("ssh agent {id}: not found; give it with --ssh {id}");
+                        return Err(Self::failed(vertex, advice));
+                    };
+                    let path = self.ssh_agent(vertex, agent, &mut held)?;
+                    Kind::Socket { path, uid: *uid, gid: *gid, mode: *mode }
+                }
+                MountKind::Secret(_) => continue,
             };
             mounts.push(Mount { target, kind });
         }
@@ -99,6 +115,8 @@ impl Solver {
                 plan::op::Network::None => Network::None,
                 plan::op::Network::Default | plan::op::Network::Host => Network::Host,
             },
+            privileged: step.op.security == Security::Insecure,
+            surroundings: self.commands.surroundings.clone(),
             resolv_conf: std::fs::read("/etc/resolv.conf").unwrap_or_default(),
             compression,
             fast,
@@ -174,6 +192,17 @@ impl Solver {
         Ok(Kind::Trees { lowers, source, writable })
     }
 
+    /// A socket for this command alone, behind which an agent answers.
+    fn ssh_agent(&self, vertex: &Vertex, agent: &Agent, held: &mut Held) -> Result<PathBuf, Error> {
+        let scratch = self.tools.store.scratch_folder()?;
+        let relay = Relay::start(agent.clone(), scratch.path(), "agent");
+        let relay = relay.map_err(|error| Self::failed(vertex, format!("the socket of the ssh agent: {error}")))?;
+        let path = relay.path.clone();
+        held._scratch.push(scratch);
+        held.agents.push(relay);
+        Ok(path)
+    }
+
     /// Folders for writes that nobody will see.
     fn throw_away(&self, held: &mut Held) -> Result<(PathBuf, PathBuf), Error> {
         let scratch = self.tools.store.scratch_folder()?;
@@ -223,7 +252,10 @@ impl Solver {
             Some(Origin::Context(name)) => format!("context {}", name.as_deref().unwrap_or_default()),
             Some(Origin::Scratch) | None => String::new(),
         };
-        let name = format!("{}\0{}:{}\0{:o}\0{start}\0{}", cache.id, cache.uid, cache.gid, cache.mode, cache.source);
+        // Builds that are given a space of their own share no mount with others.
+        let space = self.commands.cache_mount_space.as_deref().unwrap_or_default();
+        let name =
+            format!("{space}\0{}\0{}:{}\0{:o}\0{start}\0{}", cache.id, cache.uid, cache.gid, cache.mode, cache.source);
         let base = store.mount(&flavour, &name);
         let path = match cache.sharing {
             Sharing::Shared => base,

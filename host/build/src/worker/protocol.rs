@@ -3,7 +3,7 @@
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
 
-use executor::{Mount, Network};
+use executor::{Mount, Network, Surroundings};
 use oci::DiffId;
 use oci::media_type::Compression;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -59,8 +59,12 @@ pub struct RunRequest {
     pub mounts: Vec<Mount>,
     /// Which network it sees.
     pub network: Network,
+    /// Whether it is hardly confined.
+    pub privileged: bool,
     /// For /etc/resolv.conf.
     pub resolv_conf: Vec<u8>,
+    /// What the user asks for, for every command.
+    pub surroundings: Surroundings,
     /// How its layer is compressed.
     pub compression: Compression,
     /// Whether the layer stays on this machine.

@@ -12,6 +12,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use executor::Spec;
+use executor::cgroup::Group;
 use oci::DiffId;
 use oci::media_type::Compression;
 use snapshot::LayerWriter;
@@ -200,10 +201,13 @@ impl Server {
             mounts: request.mounts.clone(),
             network: request.network,
             user_namespace: self.abilities.user_xattrs,
-            hosts: String::new(),
+            privileged: request.privileged,
             resolv_conf: request.resolv_conf.clone(),
+            surroundings: request.surroundings.clone(),
         };
-        let killed = self.execute(id, &spec, request.stdin.as_deref()).map_err(at)?;
+        let name = format!("plywood-{}-{id}", std::process::id());
+        let group = Group::create(&request.surroundings.resources, &name)?;
+        let killed = self.execute(id, &spec, request.stdin.as_deref(), group.as_ref()).map_err(at)?;
         let Some(outcome) = executor::step::read_outcome(&outcome) else {
             return Err(if killed { "cancelled".into() } else { "the step's process was killed".into() });
         };
@@ -222,11 +226,17 @@ impl Server {
     }
 
     /// Runs a step to its end, passing on what it prints; gives whether it was cancelled.
-    fn execute(&self, id: u64, spec: &Spec, input: Option<&[u8]>) -> io::Result<bool> {
+    fn execute(&self, id: u64, spec: &Spec, input: Option<&[u8]>, group: Option<&Group>) -> io::Result<bool> {
         let mut command = Command::new("/proc/self/exe");
         command.arg0(executor::STEP).env_clear().current_dir("/");
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn()?;
+        // It waits for its specification, so nothing of the command runs outside.
+        if let Some(Err(reason)) = group.map(|group| group.enter(child.id())) {
+            child.kill()?;
+            child.wait()?;
+            return Err(io::Error::other(reason));
+        }
         {
             let mut steps = self.steps.lock().unwrap_or_else(PoisonError::into_inner);
             let pid = Pid::from_raw(i32::try_from(child.id()).unwrap_or(0));

@@ -1,11 +1,14 @@
 //! What was typed becomes what is meant.
 
+mod commands;
+
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
+use build::commands::Commands;
 use build::{BuildRequest, ContextSource, NamedContext, Output};
 use image::Location;
 use oci::Reference;
@@ -40,6 +43,7 @@ pub(crate) fn plan(input: &Input) -> Result<BuildRequest> {
         context,
         named_contexts: input.build_context.iter().map(|text| named_context(text)).collect::<Result<_>>()?,
         secrets: BTreeMap::new(),
+        commands: Commands::default(),
         no_cache: input.no_cache,
         pull: input.pull,
         tags: Vec::new(),
@@ -87,6 +91,9 @@ pub(crate) fn build(args: &BuildArgs) -> Result<BuildRequest> {
     if request.format == Format::Docker && request.compression == Compression::Zstd {
         bail!("Docker's media types have no name for zstd layers: leave out --compression=zstd or --format=docker");
     }
+    request.commands = commands::commands(&args.commands)?;
+    request.commands.surroundings.host_name = given(&request.build_args, "BUILDKIT_SANDBOX_HOSTNAME");
+    request.commands.cache_mount_space = given(&request.build_args, "BUILDKIT_CACHE_MOUNT_NS");
     request.secrets = args.secret.iter().map(|text| secret(text)).collect::<Result<_>>()?;
     if let Some(jobs) = args.jobs {
         if jobs == 0 {
@@ -98,6 +105,11 @@ pub(crate) fn build(args: &BuildArgs) -> Result<BuildRequest> {
         request.ca_bundle = Some(ca_bundle()?);
     }
     Ok(request)
+}
+
+/// The value of a build argument that says how to build.
+fn given(args: &[(String, String)], name: &str) -> Option<String> {
+    args.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.clone()).filter(|value| !value.is_empty())
 }
 
 /// Whether an output goes to standard output, which then must carry nothing else.
