@@ -20,6 +20,10 @@ pub(crate) struct Config {
 pub(crate) struct PluginConfig {
     /// `path:FILE`, relative to the file that says so.
     pub(crate) source: Option<String>,
+    /// What the file must be: `sha256:...`.
+    pub(crate) digest: Option<oci::Digest>,
+    /// What build files may call it in `# syntax=`.
+    pub(crate) syntax: Vec<String>,
     pub(crate) settings: BTreeMap<String, String>,
     pub(crate) allow: Option<Grants>,
     /// The folder of the file that named the source.
@@ -65,7 +69,17 @@ pub(crate) fn load(user: Option<&Path>, project: Option<&Path>) -> Result<Config
                 project_path.display()
             );
         }
-        let own = config.plugins.entry(name).or_default();
+        let own = config.plugins.entry(name.clone()).or_default();
+        let is_trusted = own.allow.as_ref().is_some_and(|allow| !allow.is_harmless());
+        if own.source.is_none() && theirs.source.is_some() && is_trusted && own.digest.is_none() {
+            bail!(
+                "{}: the project says which file the plugin {name} is, and your own config.toml allows it things: \
+                 say there which file you mean, with digest = \"sha256:...\" or a source of your own",
+                project_path.display()
+            );
+        }
+        own.digest = own.digest.or(theirs.digest);
+        own.syntax.extend(theirs.syntax);
         if own.source.is_none() {
             own.source = theirs.source;
             own.folder = theirs.folder;

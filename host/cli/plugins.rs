@@ -21,6 +21,8 @@ const LARGEST: u64 = 32 << 20;
 /// Plugins, ready to be called.
 pub(crate) struct Plugins {
     pub(crate) instructions: Vec<Instructions>,
+    /// What `# syntax=` may say because a pinned plugin serves it.
+    pub(crate) syntaxes: Vec<String>,
     pub(crate) policy: CachePolicy,
     pub(crate) credentials: Arc<CredentialPlugins>,
 }
@@ -142,8 +144,15 @@ pub(crate) async fn load(
         loading.push(tokio::task::spawn_blocking(move || Ok((name, load(builtin)?, settings))));
     }
     let (mut instructions, mut policies, mut credentials) = (Vec::new(), Vec::new(), Vec::new());
+    let mut syntaxes = Vec::new();
     for task in loading {
         let (name, loaded, settings) = task.await.context("loading a plugin")??;
+        if let Some(pinned) = settings.digest.filter(|pinned| *pinned != loaded.digest) {
+            bail!("the plugin {name} at {} is {}, and is pinned to {pinned}", loaded.source, loaded.digest);
+        }
+        if settings.digest.is_some() && loaded.kind == Kind::Instruction {
+            syntaxes.extend(settings.syntax.iter().cloned());
+        }
         let (engine, imports) = (&loader.engine, loader.imports(&settings));
         let grants = settings.allow.unwrap_or_default();
         match loaded.kind {
@@ -161,7 +170,7 @@ pub(crate) async fn load(
     }
     let policy = policies.into_iter().next().context("there is no cache policy")?;
     let credentials = CredentialPlugins { given: credentials, loader, builtin: asked_later, all: OnceCell::new() };
-    Ok(Plugins { instructions, policy, credentials: Arc::new(credentials) })
+    Ok(Plugins { instructions, syntaxes, policy, credentials: Arc::new(credentials) })
 }
 
 /// A keyword that a plugin further down handles as well is taken over only with the user's leave.

@@ -59,7 +59,7 @@ fn message(text: &str, span: Option<&Span>, help: Option<&str>, file: Option<(&s
 }
 
 /// The source line, and marks below the part that is meant.
-fn quote(out: &mut String, span: &Span, source: &str) {
+pub(crate) fn quote(out: &mut String, span: &Span, source: &str) {
     let source = source.strip_prefix('\u{feff}').unwrap_or(source);
     let Some(line) = source.lines().nth(span.start.line as usize - 1) else {
         return;
@@ -77,7 +77,8 @@ fn quote(out: &mut String, span: &Span, source: &str) {
     let _ = writeln!(out, "  {margin} | {indent}{}", "^".repeat(width(marked).max(1)));
 }
 
-fn describe(error: &anyhow::Error, file: Option<(&str, &str)>) -> String {
+/// An error in full.
+pub(crate) fn describe(error: &anyhow::Error, file: Option<(&str, &str)>) -> String {
     if let Some(refusal) = refusal(error) {
         return message(&error.to_string(), None, Some(&refusal), None);
     }

@@ -18,10 +18,13 @@ pub mod worker;
 
 pub use error::Error;
 pub use event::{Event, Events};
+pub use planner::outline::{Outline, Target};
 pub use request::{BuildOutput, BuildRequest, ContextSource, NamedContext, Output, Tools};
 pub use solve::StepState;
 
 use std::sync::Arc;
+
+use planner::Extent;
 
 /// Builds an image and brings it where it is wanted.
 ///
@@ -46,6 +49,31 @@ pub async fn plan(request: &BuildRequest, tools: &Tools) -> Result<Vec<StepState
     Ok(solver.states())
 }
 
+/// Looks at every stage, or at what the target named by the user leads to. What is found is told as diagnostics.
+///
+/// # Errors
+/// When the input is wrong, names what cannot be found, or counts findings as errors.
+pub async fn check(request: &BuildRequest, tools: &Tools) -> Result<(), Error> {
+    planned(request, tools, Extent::Everything).await.map(|_| ())
+}
+
+/// What the target takes: arguments, secrets, ssh agents.
+///
+/// # Errors
+/// When the input is wrong or names what cannot be found.
+pub async fn outline(request: &BuildRequest, tools: &Tools) -> Result<Outline, Error> {
+    Ok(planned(request, tools, Extent::Target).await?.0.outline())
+}
+
+/// Which targets there are.
+///
+/// # Errors
+/// When the file cannot be parsed.
+pub fn targets(request: &BuildRequest, tools: &Tools) -> Result<Vec<Target>, Error> {
+    let keywords = planner::keywords(&tools.instructions);
+    Ok(planner::outline::targets(&dockerfile::parse(&request.file_name, &request.file, &keywords)?))
+}
+
 /// Where an image is, opened for reading.
 ///
 /// # Errors
@@ -58,18 +86,29 @@ pub fn open_image(
     resolve::open(location, store, client)
 }
 
-async fn prepare(
+async fn planned(
     request: &BuildRequest,
     tools: &Tools,
-    epoch: Option<u64>,
-) -> Result<(Arc<solve::Solver>, planner::Planned), Error> {
+    extent: Extent,
+) -> Result<(Arc<planner::Planner>, Arc<resolve::Lookups>), Error> {
     let lookups = Arc::new(resolve::Lookups::new(request, tools));
     let mut instructions = tools.instructions.clone();
     for plugin in instructions.iter_mut().filter(|plugin| plugin.grants().context) {
         let context = lookups.context(None).await?;
         *plugin = plugin.with_context(Arc::new(context_files::Files(context)));
     }
-    let mut planned = planner::plan(request, &instructions, lookups.clone(), &tools.events).await?;
+    let planner =
+        planner::plan(request, &instructions, &tools.syntaxes, lookups.clone(), &tools.events, extent).await?;
+    Ok((planner, lookups))
+}
+
+async fn prepare(
+    request: &BuildRequest,
+    tools: &Tools,
+    epoch: Option<u64>,
+) -> Result<(Arc<solve::Solver>, planner::Planned), Error> {
+    let (planner, lookups) = planned(request, tools, Extent::Target).await?;
+    let mut planned = planner.graph();
     let vertices = planned.graph.vertices.iter().enumerate();
     let names = vertices.map(|(at, vertex)| (plan::VertexId(at), vertex.name.clone())).collect();
     (tools.events)(Event::Planned(names));

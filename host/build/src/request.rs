@@ -106,6 +106,8 @@ pub struct Tools {
     pub registry: registry::Client,
     /// Who gives instructions their meaning, the first that handles a keyword wins.
     pub instructions: Vec<Instructions>,
+    /// What `# syntax=` may name beside the language that is built in.
+    pub syntaxes: Vec<String>,
     /// Who decides about cache keys.
     pub policy: CachePolicy,
     /// Who is told what happens.

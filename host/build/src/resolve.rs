@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use context::Context;
+use context::pattern::Matcher;
 use futures_util::stream::BoxStream;
 use image::{ArchiveSource, Document, Image, Later, LayoutSource, Location, RegistrySource, Source, StoreSource};
 use oci::{Descriptor, DiffId, Platform, Reference, digest_of};
@@ -212,6 +213,14 @@ impl Resolver for Lookups {
                     self.resolve(source, name, platform, false).await.map(Named::Image).map(Some)
                 }
             }
+        })
+    }
+
+    fn ignored(&self) -> crate::planner::Later<'_, Option<Arc<Matcher>>> {
+        Box::pin(async {
+            let ContextSource::Folder(folder, file) = &self.main else { return None };
+            // Rules that cannot be read are told of when the context is walked.
+            context::ignore::rules(folder, file.as_deref()).ok().map(Arc::new)
         })
     }
 

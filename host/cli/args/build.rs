@@ -68,6 +68,18 @@ pub(crate) struct BuildArgs {
     /// Let commands trust this machine's certificates; the image does not get them
     #[arg(long)]
     pub(crate) ca_inject: bool,
+    /// Look at the Dockerfile instead of building: --call=check
+    #[arg(long)]
+    pub(crate) check: bool,
+    /// What to do: build; check: say what BuildKit's rules find; outline: what the target takes; targets: what can be
+    /// built. Each but build in text or JSON
+    #[arg(
+        long,
+        value_name = "build|check|outline|targets[,format=json]",
+        default_value = "build",
+        hide_default_value = true
+    )]
+    pub(crate) call: String,
     /// How progress is shown
     #[arg(long, value_enum, default_value_t = Progress::Auto)]
     pub(crate) progress: Progress,

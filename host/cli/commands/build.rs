@@ -45,6 +45,7 @@ async fn perform(
         store: session.store.clone(),
         registry: session.registry(&plugins),
         instructions: plugins.instructions,
+        syntaxes: plugins.syntaxes,
         policy: plugins.policy,
         events: renderer.events(&request.file_name, &request.file),
     };

@@ -1,6 +1,7 @@
 //! One command a file: read what was typed, call one thing, print.
 
 mod build;
+mod call;
 mod image;
 mod plan;
 mod plugin;
@@ -13,7 +14,13 @@ use crate::report;
 pub(crate) async fn run(args: Args) -> ExitCode {
     let global = &args.global;
     let result = match &args.command {
-        Command::Build(args) => return build::run(global, args).await,
+        Command::Build(args) => {
+            return match call::Call::parse(args) {
+                Ok(None) => build::run(global, args).await,
+                Ok(Some(call)) => call::run(global, args, &call).await,
+                Err(error) => report::failure(&error, None),
+            };
+        }
         Command::Plan(args) => return plan::run(global, args).await,
         Command::Images => image::images(global),
         Command::Tag(args) => image::tag(global, args),

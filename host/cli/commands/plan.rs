@@ -31,6 +31,7 @@ async fn states(global: &Global, args: &PlanArgs, request: &BuildRequest) -> Res
         store: session.store.clone(),
         registry: session.registry(&plugins),
         instructions: plugins.instructions,
+        syntaxes: plugins.syntaxes,
         policy: plugins.policy,
         events: Arc::new(|_| {}),
     };

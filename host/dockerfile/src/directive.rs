@@ -15,8 +15,9 @@ pub struct Directives {
     pub check: Option<(String, Span)>,
 }
 
-/// Reads the directives at the head of the file. A comment that is no known directive ends them.
-pub(crate) fn read(source: &Source<'_>) -> Result<Directives, Diagnostic> {
+/// Reads the directives at the head of the file, and gives where they end. A comment that is no known directive ends
+/// them.
+pub(crate) fn read(source: &Source<'_>) -> Result<(Directives, usize), Diagnostic> {
     let mut directives = Directives { escape: '\\', syntax: None, check: None };
     let mut seen: Vec<String> = Vec::new();
     let mut offset = 0;
@@ -53,12 +54,30 @@ pub(crate) fn read(source: &Source<'_>) -> Result<Directives, Diagnostic> {
         seen.push(name);
         offset = next;
     }
-    Ok(directives)
+    if directives.syntax.is_none() {
+        directives.syntax = foreign_syntax(source);
+    }
+    Ok((directives, offset))
 }
 
-fn parse(line: &str) -> Option<(&str, &str)> {
-    let (name, value) = line.trim().strip_prefix('#')?.split_once('=')?;
+/// `name=value` behind the mark of a comment.
+pub(crate) fn parse(line: &str) -> Option<(&str, &str)> {
+    parse_marked(line, "#")
+}
+
+fn parse_marked<'l>(line: &'l str, mark: &str) -> Option<(&'l str, &'l str)> {
+    let (name, value) = line.strip_prefix(mark)?.split_once('=')?;
     let name = name.trim();
-    let legal = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric());
+    let legal = name.starts_with(|c: char| c.is_ascii_alphabetic()) && name.bytes().all(|b| b.is_ascii_alphanumeric());
     (legal && !value.trim().is_empty()).then(|| (name, value.trim()))
+}
+
+/// Files in other languages say what they are in a comment of theirs: `// syntax=`, or `{"syntax": ...}`.
+fn foreign_syntax(source: &Source<'_>) -> Option<(String, Span)> {
+    let (line, _) = source.physical(0);
+    if let Some((name, value)) = parse_marked(line, "//") {
+        return name.eq_ignore_ascii_case("syntax").then(|| (value.to_owned(), source.span(0, line.trim_end().len())));
+    }
+    let document: serde_json::Value = serde_json::from_str(source.text).ok()?;
+    Some((document.get("syntax")?.as_str()?.to_owned(), source.span(0, line.trim_end().len().max(1))))
 }

@@ -11,11 +11,31 @@ use crate::{flags, heredoc};
 pub struct Line {
     /// The instruction.
     pub instruction: Instruction,
+    /// The comments above it, their marks taken away; an empty one parts them from what is above.
+    pub comments: Vec<String>,
+    /// The last line of its continuation, when a blank line stands in it.
+    pub blank_continuation: Option<Span>,
     /// The spans of the pieces of the arguments' text, by their offset in it.
     pieces: Vec<(usize, Span)>,
 }
 
 impl Line {
+    /// The keyword as it is written, and where.
+    #[must_use]
+    pub fn word(&self) -> (&str, Span) {
+        let word = self.instruction.source.split_whitespace().next().unwrap_or_default();
+        let mut span = self.instruction.span.clone();
+        span.end = span.start;
+        span.end.column += u32::try_from(word.len()).unwrap_or(1);
+        (word, span)
+    }
+
+    /// What the comment above says of a thing of this name: `# name text`.
+    #[must_use]
+    pub fn doc(&self, name: &str) -> Option<&str> {
+        self.comments.iter().find_map(|comment| comment.strip_prefix(name)?.strip_prefix(' '))
+    }
+
     /// Where bytes `start..end` of the arguments' text stand in the file.
     #[must_use]
     pub fn locate(&self, start: usize, end: usize) -> Span {
@@ -109,7 +129,11 @@ pub(crate) fn read(
         source: source.text[logical.origin(0)..next].trim_end().to_owned(),
         span: line_span,
     };
-    Ok((Line { instruction, pieces }, next))
+    let blank_continuation = logical.has_blank_continuation.then(|| {
+        let last = source.text[..logical.next].trim_end().rfind('\n').map_or(0, |at| at + 1);
+        source.span(last, source.text[..logical.next].trim_end().len().max(last + 1))
+    });
+    Ok((Line { instruction, comments: Vec::new(), blank_continuation, pieces }, next))
 }
 
 trait Trimmed {

@@ -9,6 +9,7 @@ mod flags;
 mod heredoc;
 mod instruction;
 mod line;
+pub mod lint;
 pub mod parse;
 mod words;
 

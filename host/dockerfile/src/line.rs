@@ -49,6 +49,8 @@ pub(crate) struct Logical {
     pub(crate) next: usize,
     /// A blank line stood between continuation lines, which is deprecated.
     pub(crate) has_blank_continuation: bool,
+    /// What a comment says, where this is one.
+    pub(crate) comment: Option<String>,
 }
 
 impl Logical {
@@ -84,6 +86,8 @@ pub(crate) fn read(source: &Source<'_>, offset: usize, escape: char) -> Logical 
     let line = raw.trim_end_matches(['\n', '\r']);
     let blanks = line.len() - line.trim_start().len();
     if is_comment(line) {
+        // As BuildKit has it: blanks in front of the mark make the mark part of the text.
+        logical.comment = Some(line.get(1..).unwrap_or_default().trim().to_owned());
         return logical;
     }
     let (text, mut continues) = strip_continuation(&line[blanks..], escape);

@@ -15,10 +15,10 @@ pub struct File {
     pub directives: Directives,
     /// ARG before the first FROM: name, default as written, and where.
     pub global_args: Vec<GlobalArg>,
+    /// The lines that these stand on.
+    pub global_lines: Vec<Line>,
     /// In order.
     pub stages: Vec<Stage>,
-    /// What can be said of the syntax alone.
-    pub warnings: Vec<Diagnostic>,
 }
 
 /// An argument that FROM can use, and stages can import.
@@ -54,26 +54,24 @@ pub struct Stage {
 pub fn parse(name: &str, text: &str, keywords: &[Keyword]) -> Result<File, Diagnostic> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let source = Source::new(name, text);
-    let directives = directive::read(&source)?;
+    let (directives, head) = directive::read(&source)?;
     let find = |keyword: &str| keywords.iter().find(|spec| spec.keyword == keyword);
-    let mut file = File { directives, global_args: Vec::new(), stages: Vec::new(), warnings: Vec::new() };
-    let mut offset = 0;
+    let (global_args, global_lines) = (Vec::new(), Vec::new());
+    let mut file = File { directives, global_args, global_lines, stages: Vec::new() };
+    let (mut offset, mut comments) = (head, Vec::new());
     while offset < text.len() {
         let logical = line::read(&source, offset, file.directives.escape);
         if logical.text.trim().is_empty() {
+            match logical.comment {
+                Some(comment) if comment.is_empty() => comments.clear(),
+                comment => comments.extend(comment),
+            }
             offset = logical.next;
             continue;
         }
-        let (line, next) = instruction::read(&source, offset, &logical, file.directives.escape, &find)?;
+        let (mut line, next) = instruction::read(&source, offset, &logical, file.directives.escape, &find)?;
         offset = next;
-        if logical.has_blank_continuation {
-            let message = "Empty continuation line found";
-            file.warnings.push(Diagnostic::warning(
-                "NoEmptyContinuation",
-                message,
-                Some(line.instruction.span.clone()),
-            ));
-        }
+        line.comments = std::mem::take(&mut comments);
         add(&mut file, line, keywords)?;
     }
     if file.stages.is_empty() {
@@ -87,18 +85,11 @@ pub fn parse(name: &str, text: &str, keywords: &[Keyword]) -> Result<File, Diagn
 fn add(file: &mut File, line: Line, keywords: &[Keyword]) -> Result<(), Diagnostic> {
     let instruction = &line.instruction;
     match (instruction.keyword.as_str(), file.stages.last_mut()) {
-        ("FROM", _) => {
-            let stage = from(line)?;
-            if let Some(name) = &stage.name
-                && file.stages.iter().any(|other| other.name.as_ref() == Some(name))
-            {
-                let message = format!("Duplicate stage name \"{name}\", stage names should be unique");
-                let span = Some(stage.line.instruction.span.clone());
-                file.warnings.push(Diagnostic::warning("DuplicateStageName", message, span));
-            }
-            file.stages.push(stage);
+        ("FROM", _) => file.stages.push(from(line)?),
+        ("ARG", None) => {
+            file.global_args.extend(global_args(instruction)?);
+            file.global_lines.push(line);
         }
-        ("ARG", None) => file.global_args.extend(global_args(instruction)?),
         (_, Some(stage)) => {
             check(instruction, keywords)?;
             stage.lines.push(line);
@@ -232,16 +223,18 @@ mod tests {
     use super::*;
     use plan::op::FlagSpec;
 
+    fn flag(name: &str, value: bool) -> FlagSpec {
+        FlagSpec { name: name.into(), takes_value: value, repeatable: value, doc: String::new(), deviation: None }
+    }
+
     fn keywords() -> Vec<Keyword> {
         let spec = |keyword: &str, heredoc, exec| Keyword {
             keyword: keyword.into(),
-            flags: vec![
-                FlagSpec { name: "link".into(), takes_value: false, repeatable: false, doc: String::new() },
-                FlagSpec { name: "mount".into(), takes_value: true, repeatable: true, doc: String::new() },
-            ],
+            flags: vec![flag("link", false), flag("mount", true)],
             doc: String::new(),
             allows_heredoc: heredoc,
             allows_exec_form: exec,
+            deviation: None,
         };
         vec![
             spec("RUN", true, true),

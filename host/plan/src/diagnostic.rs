@@ -56,8 +56,21 @@ pub struct Diagnostic {
     pub span: Option<Span>,
     /// What to do about it.
     pub help: Option<String>,
+    /// What the rule behind it says in general.
+    pub description: Option<String>,
     /// Where to read more.
     pub url: Option<String>,
+    /// Edits after which there is nothing to say.
+    pub fixes: Vec<TextEdit>,
+}
+
+/// A change of the input.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TextEdit {
+    /// What goes.
+    pub span: Span,
+    /// What comes in its place.
+    pub replacement: String,
 }
 
 impl Diagnostic {
@@ -65,7 +78,8 @@ impl Diagnostic {
     #[must_use]
     pub fn error(code: &str, message: impl Into<String>, span: Option<Span>) -> Self {
         let (code, message) = (code.to_owned(), message.into());
-        Self { severity: Severity::Error, code, message, span, help: None, url: None }
+        let (help, description, url, fixes) = (None, None, None, Vec::new());
+        Self { severity: Severity::Error, code, message, span, help, description, url, fixes }
     }
 
     /// A warning at `span`.

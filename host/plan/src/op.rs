@@ -368,6 +368,8 @@ pub struct Keyword {
     pub allows_heredoc: bool,
     /// Whether the arguments may be a JSON list.
     pub allows_exec_form: bool,
+    /// In what it differs from the language's reference.
+    pub deviation: Option<String>,
 }
 
 /// A flag that an instruction takes.
@@ -381,6 +383,8 @@ pub struct FlagSpec {
     pub repeatable: bool,
     /// For people.
     pub doc: String,
+    /// In what it differs from the language's reference.
+    pub deviation: Option<String>,
 }
 
 /// What one instruction may see of the stage above it.
@@ -395,8 +399,8 @@ pub trait Stage: Send + Sync {
     fn variable(&self, name: &str) -> Option<String>;
     /// What declaring this argument would give it.
     fn argument(&self, name: &str, default: Option<&str>) -> Option<String>;
-    /// Whether an instruction of this stage has set it.
-    fn is_set(&self, field: ConfigField) -> bool;
+    /// Where an instruction of this stage has set it.
+    fn set_at(&self, field: ConfigField) -> Option<Span>;
     /// Expands variables.
     ///
     /// # Errors
@@ -413,7 +417,7 @@ pub trait Stage: Send + Sync {
 }
 
 /// What an instruction of a stage may have set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ConfigField {
     /// By CMD.
     Cmd,
@@ -421,6 +425,8 @@ pub enum ConfigField {
     Entrypoint,
     /// By HEALTHCHECK.
     Healthcheck,
+    /// By WORKDIR, here or in a stage that this one stands on.
+    WorkingDir,
 }
 
 /// What expansion leaves behind.

@@ -2,7 +2,7 @@
 
 use oci::config::Healthcheck;
 use oci::{ImageConfig, Platform};
-use plan::diagnostic::Position;
+use plan::diagnostic::{Position, TextEdit};
 use plan::key::{Decision, KeyEdit, Step, Verdict};
 use plan::op::{
     Arguments, CacheMount, ConfigChange, CopyOp, CopySource, FlagSpec, GitSource, HistoryLine, InlineFile, Instruction,
@@ -54,6 +54,10 @@ fn span_back(span: types::Span) -> Span {
     }
 }
 
+fn fix(edit: types::TextEdit) -> TextEdit {
+    TextEdit { span: span_back(edit.span), replacement: edit.replacement }
+}
+
 /// A code of another plugin than the language's own bears that plugin's name.
 pub(crate) fn diagnostic(diagnostic: types::Diagnostic, plugin: &str) -> Diagnostic {
     let code = match plugin {
@@ -70,7 +74,9 @@ pub(crate) fn diagnostic(diagnostic: types::Diagnostic, plugin: &str) -> Diagnos
         message: line(&diagnostic.message),
         span: diagnostic.span.map(span_back),
         help: diagnostic.help.map(|help| line(&help)),
+        description: diagnostic.description.map(|description| line(&description)),
         url: diagnostic.url,
+        fixes: diagnostic.fixes.into_iter().map(fix).collect(),
     }
 }
 
@@ -157,6 +163,7 @@ pub(crate) fn keyword(spec: handler::KeywordSpec) -> Keyword {
         takes_value: flag.takes_value,
         repeatable: flag.repeatable,
         doc: flag.doc,
+        deviation: flag.deviation,
     };
     Keyword {
         keyword: spec.keyword.to_uppercase(),
@@ -164,6 +171,7 @@ pub(crate) fn keyword(spec: handler::KeywordSpec) -> Keyword {
         doc: spec.doc,
         allows_heredoc: spec.allows_heredoc,
         allows_exec_form: spec.allows_exec_form,
+        deviation: spec.deviation,
     }
 }
 

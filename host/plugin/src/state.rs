@@ -207,13 +207,18 @@ impl api::stage_view::HostStage for State {
         Ok(self.stage(&stage)?.argument(&name, default.as_deref()))
     }
 
-    fn is_set(&mut self, stage: Resource<StageHandle>, field: api::stage_view::ConfigField) -> Result<bool> {
+    fn set_at(
+        &mut self,
+        stage: Resource<StageHandle>,
+        field: api::stage_view::ConfigField,
+    ) -> Result<Option<api::types::Span>> {
         let field = match field {
             api::stage_view::ConfigField::Cmd => ConfigField::Cmd,
             api::stage_view::ConfigField::Entrypoint => ConfigField::Entrypoint,
             api::stage_view::ConfigField::Healthcheck => ConfigField::Healthcheck,
+            api::stage_view::ConfigField::WorkingDir => ConfigField::WorkingDir,
         };
-        Ok(self.stage(&stage)?.is_set(field))
+        Ok(self.stage(&stage)?.set_at(field).as_ref().map(convert::span))
     }
 
     fn expand(&mut self, stage: Resource<StageHandle>, text: String) -> Result<Expanded> {

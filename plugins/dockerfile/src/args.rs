@@ -1,6 +1,6 @@
-//! Reading an instruction's arguments: as one text, as words, as a JSON list; and expanding them.
+//! Reading an instruction's arguments: as one text, as words, as a JSON list.
 
-use plywood_sdk::instruction::{Arguments, ExpandError, Instruction, Stage};
+use plywood_sdk::instruction::{Arguments, Instruction};
 
 use crate::lowering::{Result, invalid};
 
@@ -32,37 +32,6 @@ pub(crate) fn list(instruction: &Instruction) -> Vec<String> {
         Arguments::Exec(words) => words.clone(),
         Arguments::Text(text) => text.split_whitespace().map(str::to_owned).collect(),
     }
-}
-
-/// Expands one word.
-pub(crate) fn expand(stage: &Stage, instruction: &Instruction, word: &str) -> Result<String> {
-    stage.expand(word).map(|expanded| expanded.text).map_err(|error| cannot_expand(stage, instruction, word, &error))
-}
-
-/// Expands one word to as many as its value holds.
-pub(crate) fn expand_words(stage: &Stage, instruction: &Instruction, word: &str) -> Result<Vec<String>> {
-    let expanded = stage.expand_words(word);
-    expanded.map(|expanded| expanded.words).map_err(|error| cannot_expand(stage, instruction, word, &error))
-}
-
-pub(crate) fn cannot_expand(
-    stage: &Stage,
-    instruction: &Instruction,
-    word: &str,
-    error: &ExpandError,
-) -> plywood_sdk::instruction::PluginError {
-    // The word's own place, where it stands as it is in the arguments.
-    let span = match &instruction.arguments {
-        Arguments::Text(text) => text.find(word).map_or_else(
-            || instruction.span.clone(),
-            |at| {
-                let at = u32::try_from(at).unwrap_or(0);
-                stage.locate(at + error.start, at + error.end)
-            },
-        ),
-        Arguments::Exec(_) => instruction.span.clone(),
-    };
-    invalid("InvalidSubstitution", format!("failed to process \"{word}\": {}", error.message), &span)
 }
 
 /// A path in normal form: `.`, `..` and doubled slashes resolved.

@@ -1,53 +1,48 @@
 //! COPY and ADD.
 
-use plywood_sdk::instruction::{
-    CopyOp, CopySource, InlineFile, Instruction, Lowered, Op, OriginSource, PathSource, Stage, Unpack,
-};
+use plywood_sdk::instruction::{CopyOp, CopySource, InlineFile, Lowered, Op, OriginSource, PathSource, Unpack};
 
-use crate::args::{expand, list};
+use crate::args::list;
 use crate::lowering::{Result, flag, invalid, invalid_with_help, layer, not_yet, switch};
 use crate::run::chomped;
+use crate::scope::Scope;
 
 /// `COPY [flags] source... destination`, `ADD [flags] source... destination`
-pub(crate) fn lower(stage: &Stage, instruction: &Instruction) -> Result<Lowered> {
-    let is_add = instruction.keyword == "ADD";
-    let flags = Flags::read(stage, instruction)?;
-    let mut words = list(instruction);
+pub(crate) fn lower(scope: &Scope<'_>) -> Result<Lowered> {
+    let is_add = scope.instruction.keyword == "ADD";
+    let flags = Flags::read(scope)?;
+    let mut words = list(scope.instruction);
     let Some(destination) = words.pop().filter(|_| !words.is_empty()) else {
         let message = format!(
             "{} requires at least two arguments, but only one was provided. Destination could not be determined",
-            instruction.keyword
+            scope.instruction.keyword
         );
-        return Err(invalid("MissingArgument", message, &instruction.span));
+        return Err(invalid("MissingArgument", message, &scope.instruction.span));
     };
-    let destination = expand(stage, instruction, &destination)?;
+    let destination = scope.expand(&destination)?;
 
     // A word that announces a here-document is a file of that name; the others are paths.
     let (mut patterns, mut inline, mut history) = (Vec::new(), Vec::new(), String::new());
-    let mut heredocs = instruction.heredocs.iter();
+    let mut heredocs = scope.instruction.heredocs.iter();
     for word in words {
         if announces_heredoc(&word)
             && let Some(heredoc) = heredocs.next()
         {
             let body = chomped(heredoc);
-            let content = if heredoc.expand {
-                stage.expand_raw(&body).map_err(|e| invalid("InvalidSubstitution", e.message, &instruction.span))?.text
-            } else {
-                body
-            };
+            let content = if heredoc.expand { scope.expand_body(&body)? } else { body };
             inline.push(InlineFile { name: heredoc.name.clone(), content: content.into_bytes() });
             continue;
         }
-        patterns.push(expand(stage, instruction, &word)?);
+        patterns.push(scope.expand(&word)?);
     }
     for pattern in &patterns {
-        check_source(instruction, pattern, is_add)?;
+        check_source(scope, pattern, is_add)?;
         history.push_str(&format!(" {pattern}"));
     }
     for file in &inline {
         history.push_str(&format!(" <<{}", file.name));
     }
-    let history = format!("{}{}{history} {destination} # buildkit", instruction.keyword, flags.printed());
+    let history = format!("{}{}{history} {destination} # buildkit", scope.instruction.keyword, flags.printed());
 
     let mut sources = Vec::new();
     if !patterns.is_empty() {
@@ -85,38 +80,37 @@ struct Flags {
 }
 
 impl Flags {
-    fn read(stage: &Stage, instruction: &Instruction) -> Result<Self> {
+    fn read(scope: &Scope<'_>) -> Result<Self> {
         let expanded = |name: &str| {
-            let value = flag(instruction, name).filter(|value| !value.is_empty());
-            value.map(|value| expand(stage, instruction, value)).transpose()
+            let value = flag(scope.instruction, name).filter(|value| !value.is_empty());
+            value.map(|value| scope.expand(value)).transpose()
         };
-        let from = flag(instruction, "from").filter(|from| !from.is_empty());
+        let from = flag(scope.instruction, "from").filter(|from| !from.is_empty());
         if from.is_some_and(|from| from.contains('$')) {
             let message = "variable expansion is not supported for --from";
             let help = "define a new stage with FROM using ARG from global scope, and copy from that";
-            return Err(invalid_with_help("NoExpansion", message, &instruction.span, help));
+            return Err(invalid_with_help("NoExpansion", message, &scope.instruction.span, help));
         }
         for name in ["checksum", "keep-git-dir"] {
-            if let Some(flag) = instruction.flags.iter().find(|flag| flag.name == name) {
+            if let Some(flag) = scope.instruction.flags.iter().find(|flag| flag.name == name) {
                 return Err(not_yet(&format!("ADD --{name}"), &flag.span));
             }
         }
         let chmod = expanded("chmod")?;
         if let Some(mode) = &chmod {
-            check_mode(instruction, mode)?;
+            check_mode(scope, mode)?;
         }
-        let excludes = instruction.flags.iter().filter(|flag| flag.name == "exclude");
-        let exclude = excludes
-            .map(|flag| expand(stage, instruction, flag.value.as_deref().unwrap_or_default()))
-            .collect::<Result<_>>()?;
+        let excludes = scope.instruction.flags.iter().filter(|flag| flag.name == "exclude");
+        let exclude =
+            excludes.map(|flag| scope.expand_quietly(flag.value.as_deref().unwrap_or_default())).collect::<Result<_>>()?;
         Ok(Self {
-            from: from.map(|from| stage.resolve_stage(from).unwrap_or_else(|| from.to_owned())),
+            from: from.map(|from| scope.stage.resolve_stage(from).unwrap_or_else(|| from.to_owned())),
             chown: expanded("chown")?,
-            link: switch(instruction, "link").unwrap_or(false) && chmod.is_none(),
+            link: switch(scope.instruction, "link").unwrap_or(false) && chmod.is_none(),
             chmod,
             exclude,
-            parents: switch(instruction, "parents").unwrap_or(false),
-            unpack: switch(instruction, "unpack"),
+            parents: switch(scope.instruction, "parents").unwrap_or(false),
+            unpack: switch(scope.instruction, "unpack"),
         })
     }
 
@@ -133,7 +127,7 @@ impl Flags {
 }
 
 /// Octal up to 07777, or chmod's clauses; a value that looks like a number must be one.
-fn check_mode(instruction: &Instruction, mode: &str) -> Result<()> {
+fn check_mode(scope: &Scope<'_>, mode: &str) -> Result<()> {
     let octal = u32::from_str_radix(mode, 8);
     let symbolic = !mode.is_empty()
         && mode.split(',').all(|clause| {
@@ -148,14 +142,14 @@ fn check_mode(instruction: &Instruction, mode: &str) -> Result<()> {
     }
     let message = format!("invalid chmod parameter: '{mode}'. it should be octal string and between 0 and 07777");
     let help = "or chmod's symbolic form, as in u=rwX,go=rX";
-    Err(invalid_with_help("InvalidMode", message, &instruction.span, help))
+    Err(invalid_with_help("InvalidMode", message, &scope.instruction.span, help))
 }
 
 fn announces_heredoc(word: &str) -> bool {
     word.trim_start_matches(|c: char| c.is_ascii_digit()).strip_prefix("<<").is_some_and(|rest| !rest.starts_with('<'))
 }
 
-fn check_source(instruction: &Instruction, source: &str, is_add: bool) -> Result<()> {
+fn check_source(scope: &Scope<'_>, source: &str, is_add: bool) -> Result<()> {
     let is_http = source.starts_with("http://") || source.starts_with("https://");
     let path = source.split(['#', '?']).next().unwrap_or(source);
     let is_git = source.starts_with("git://")
@@ -163,10 +157,14 @@ fn check_source(instruction: &Instruction, source: &str, is_add: bool) -> Result
         || source.starts_with("git@")
         || is_http && path.ends_with(".git");
     match (is_git, is_http, is_add) {
-        (true, _, false) => Err(invalid("InvalidSource", "source can't be a git ref for COPY", &instruction.span)),
-        (false, true, false) => Err(invalid("InvalidSource", "source can't be a URL for COPY", &instruction.span)),
-        (true, _, true) => Err(not_yet("ADD from a git repository", &instruction.span)),
-        (false, true, true) => Err(not_yet("ADD from a URL", &instruction.span)),
+        (true, _, false) => {
+            Err(invalid("InvalidSource", "source can't be a git ref for COPY", &scope.instruction.span))
+        }
+        (false, true, false) => {
+            Err(invalid("InvalidSource", "source can't be a URL for COPY", &scope.instruction.span))
+        }
+        (true, _, true) => Err(not_yet("ADD from a git repository", &scope.instruction.span)),
+        (false, true, true) => Err(not_yet("ADD from a URL", &scope.instruction.span)),
         (false, false, _) => Ok(()),
     }
 }

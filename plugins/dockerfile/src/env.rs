@@ -1,29 +1,32 @@
 //! ENV, LABEL and ARG: names with values.
 
-use plywood_sdk::instruction::{ConfigChange, Instruction, KeyValue, Lowered, Op, Stage};
+use plywood_sdk::instruction::{ConfigChange, Diagnostic, KeyValue, Lowered, Op};
 
-use crate::args::{expand, text};
+use crate::args::text;
+use crate::lint;
 use crate::lowering::{Result, config, invalid};
+use crate::scope::Scope;
 
 /// `ENV NAME=value...`, or `ENV NAME value`.
-pub(crate) fn env(stage: &Stage, instruction: &Instruction) -> Result<Lowered> {
-    let pairs = pairs(stage, instruction)?;
+pub(crate) fn env(scope: &Scope<'_>) -> Result<Lowered> {
+    let pairs = pairs(scope)?;
+    pairs.iter().for_each(|pair| lint::secret(scope, &pair.key));
     let set = |pair: &KeyValue| Op::Config(ConfigChange::SetEnv(pair.clone()));
     Ok(config(pairs.iter().map(set).collect(), format!("ENV {}", print(&pairs))))
 }
 
 /// `LABEL name=value...`
-pub(crate) fn label(stage: &Stage, instruction: &Instruction) -> Result<Lowered> {
-    let pairs = pairs(stage, instruction)?;
+pub(crate) fn label(scope: &Scope<'_>) -> Result<Lowered> {
+    let pairs = pairs(scope)?;
     let set = |pair: &KeyValue| Op::Config(ConfigChange::SetLabel(pair.clone()));
     Ok(config(pairs.iter().map(set).collect(), format!("LABEL {}", print(&pairs))))
 }
 
 /// `ARG name[=default]...`
-pub(crate) fn arg(stage: &Stage, instruction: &Instruction) -> Result<Lowered> {
-    let words = stage.split(text(instruction)?);
+pub(crate) fn arg(scope: &Scope<'_>) -> Result<Lowered> {
+    let words = scope.stage.split(text(scope.instruction)?);
     if words.is_empty() {
-        return Err(invalid("MissingArgument", "ARG requires at least one argument", &instruction.span));
+        return Err(invalid("MissingArgument", "ARG requires at least one argument", &scope.instruction.span));
     }
     let (mut ops, mut printed) = (Vec::new(), Vec::new());
     for word in words {
@@ -31,10 +34,14 @@ pub(crate) fn arg(stage: &Stage, instruction: &Instruction) -> Result<Lowered> {
         // A name is taken as it is written; only defaults are expanded.
         let name = name.to_owned();
         if name.is_empty() {
-            return Err(invalid("BlankName", "ARG names can not be blank", &instruction.span));
+            return Err(invalid("BlankName", "ARG names can not be blank", &scope.instruction.span));
         }
-        let default = default.map(|text| expand(stage, instruction, text)).transpose()?;
-        printed.push(match stage.argument(&name, default.as_deref()) {
+        lint::secret(scope, &name);
+        // A default that the user overrides is nobody's business; what it would be is still to be well formed.
+        let is_given = default.is_some() && scope.stage.argument(&name, default) != default.map(str::to_owned);
+        let expand = |text: &str| if is_given { scope.expand_quietly(text) } else { scope.expand(text) };
+        let default = default.map(expand).transpose()?;
+        printed.push(match scope.stage.argument(&name, default.as_deref()) {
             Some(value) => format!("{name}={value}"),
             None => name.clone(),
         });
@@ -48,12 +55,25 @@ fn print(pairs: &[KeyValue]) -> String {
     printed.join(" ")
 }
 
+/// What the linter says of the old form. It can be mended where quoting means nothing else.
+fn legacy(scope: &Scope<'_>, text: &str, name: &str, value: &str) -> Diagnostic {
+    let word = scope.word();
+    let message = format!("\"{word} key=value\" should be used instead of legacy \"{word} key value\" format");
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "_-.,:/@+ $".contains(c);
+    let span = scope.locate(text, 0, u32::try_from(text.len()).unwrap_or(0));
+    match value.chars().all(is_plain) {
+        true if value.contains(' ') => lint::LEGACY.mended(message, &span, format!("{name}=\"{value}\"")),
+        true => lint::LEGACY.mended(message, &span, format!("{name}={value}")),
+        false => lint::LEGACY.finding(message, &span),
+    }
+}
+
 /// Names and values, expanded.
-fn pairs(stage: &Stage, instruction: &Instruction) -> Result<Vec<KeyValue>> {
-    let keyword = &instruction.keyword;
-    let error = |code, message: String| invalid(code, message, &instruction.span);
-    let text = text(instruction)?;
-    let words = stage.split(text);
+fn pairs(scope: &Scope<'_>) -> Result<Vec<KeyValue>> {
+    let keyword = &scope.instruction.keyword;
+    let error = |code, message: String| invalid(code, message, &scope.instruction.span);
+    let text = text(scope.instruction)?;
+    let words = scope.stage.split(text);
     let Some(first) = words.first() else {
         return Err(error("MissingArgument", format!("{keyword} requires at least one argument")));
     };
@@ -63,7 +83,9 @@ fn pairs(stage: &Stage, instruction: &Instruction) -> Result<Vec<KeyValue>> {
         let Some((name, value)) = text.split_once(char::is_whitespace) else {
             return Err(error("MissingArgument", format!("{keyword} must have two arguments")));
         };
-        pairs.push((name.to_owned(), value.trim_start().to_owned()));
+        let (name, value) = (name.to_owned(), value.trim_start().to_owned());
+        scope.find(legacy(scope, text, &name, &value));
+        pairs.push((name, value));
     } else {
         for word in words {
             let Some((name, value)) = word.split_once('=') else {
@@ -74,11 +96,11 @@ fn pairs(stage: &Stage, instruction: &Instruction) -> Result<Vec<KeyValue>> {
         }
     }
     let expand_pair = |(name, value): (String, String)| {
-        let key = expand(stage, instruction, &name)?;
+        let key = scope.expand(&name)?;
         if key.is_empty() {
             return Err(error("BlankName", format!("{keyword} names can not be blank")));
         }
-        Ok(KeyValue { key, value: expand(stage, instruction, &value)? })
+        Ok(KeyValue { key, value: scope.expand(&value)? })
     };
     pairs.into_iter().map(expand_pair).collect()
 }

@@ -1,19 +1,22 @@
 //! HEALTHCHECK.
 
-use plywood_sdk::instruction::{Arguments, ConfigChange, Healthcheck, Instruction, Lowered, Op, Stage};
+use plywood_sdk::instruction::{Arguments, ConfigChange, ConfigField, Healthcheck, Lowered, Op};
 
 use crate::go;
+use crate::lint;
 use crate::lowering::{Result, config, flag, invalid};
+use crate::scope::Scope;
 
 /// Docker refuses shorter times.
 const SHORTEST_NS: u64 = 1_000_000;
 
 /// `HEALTHCHECK [flags] CMD command`, `HEALTHCHECK NONE`
-pub(crate) fn lower(_: &Stage, instruction: &Instruction) -> Result<Lowered> {
-    let error = |code, message: String| invalid(code, message, &instruction.span);
-    let Arguments::Text(text) = &instruction.arguments else {
+pub(crate) fn lower(scope: &Scope<'_>) -> Result<Lowered> {
+    let error = |code, message: String| invalid(code, message, &scope.instruction.span);
+    let Arguments::Text(text) = &scope.instruction.arguments else {
         return Err(error("InvalidArguments", "HEALTHCHECK requires CMD or NONE".into()));
     };
+    lint::several(scope, ConfigField::Healthcheck);
     let (kind, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
     let rest = rest.trim();
     let mut check = Healthcheck {
@@ -40,11 +43,11 @@ pub(crate) fn lower(_: &Stage, instruction: &Instruction) -> Result<Lowered> {
                 }
                 None => vec!["CMD-SHELL".into(), rest.into()],
             };
-            check.interval_ns = duration(instruction, "interval")?;
-            check.timeout_ns = duration(instruction, "timeout")?;
-            check.start_period_ns = duration(instruction, "start-period")?;
-            check.start_interval_ns = duration(instruction, "start-interval")?;
-            check.retries = match flag(instruction, "retries") {
+            check.interval_ns = duration(scope, "interval")?;
+            check.timeout_ns = duration(scope, "timeout")?;
+            check.start_period_ns = duration(scope, "start-period")?;
+            check.start_interval_ns = duration(scope, "start-interval")?;
+            check.retries = match flag(scope.instruction, "retries") {
                 None | Some("") => None,
                 Some(text) => Some(text.parse().map_err(|_| {
                     error("InvalidFlagValue", format!("--retries must be a number that is not negative, not {text}"))
@@ -72,11 +75,11 @@ pub(crate) fn lower(_: &Stage, instruction: &Instruction) -> Result<Lowered> {
     Ok(config(vec![Op::Config(ConfigChange::SetHealthcheck(Some(check)))], history))
 }
 
-fn duration(instruction: &Instruction, name: &str) -> Result<Option<u64>> {
-    let Some(text) = flag(instruction, name).filter(|text| !text.is_empty()) else {
+fn duration(scope: &Scope<'_>, name: &str) -> Result<Option<u64>> {
+    let Some(text) = flag(scope.instruction, name).filter(|text| !text.is_empty()) else {
         return Ok(None);
     };
-    let error = |message: String| invalid("InvalidFlagValue", message, &instruction.span);
+    let error = |message: String| invalid("InvalidFlagValue", message, &scope.instruction.span);
     match go::parse_duration(text) {
         Some(0) => Ok(None),
         Some(time) if time < SHORTEST_NS => Err(error(format!("Interval \"{name}\" cannot be less than 1ms"))),

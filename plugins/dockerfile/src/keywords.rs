@@ -3,7 +3,7 @@
 use plywood_sdk::instruction::{FlagSpec, KeywordSpec};
 
 fn value(name: &str, doc: &str) -> FlagSpec {
-    FlagSpec { name: name.into(), takes_value: true, repeatable: false, doc: doc.into() }
+    FlagSpec { name: name.into(), takes_value: true, repeatable: false, doc: doc.into(), deviation: None }
 }
 
 fn values(name: &str, doc: &str) -> FlagSpec {
@@ -22,6 +22,7 @@ fn plain(keyword: &str, doc: &str) -> KeywordSpec {
         doc: doc.into(),
         allows_heredoc: false,
         allows_exec_form: false,
+        deviation: None,
     }
 }
 
@@ -57,7 +58,10 @@ pub(crate) fn all() -> Vec<KeywordSpec> {
         values("mount", "mount files, a cache, memory, a secret or an ssh agent while it runs"),
         value("network", "default, none or host"),
         value("security", "sandbox or insecure"),
-        values("device", "a device for the command"),
+        FlagSpec {
+            deviation: Some("not supported: an error".into()),
+            ..values("device", "a device of the machine's (CDI)")
+        },
     ];
     let mut healthcheck = plain("HEALTHCHECK", "How to tell that a container is well");
     healthcheck.flags = vec![

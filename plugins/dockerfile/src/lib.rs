@@ -9,11 +9,17 @@ mod go;
 mod healthcheck;
 mod image;
 mod keywords;
+mod lint;
 mod lowering;
 mod mount;
 mod run;
+mod scope;
 
-use plywood_sdk::instruction::{self, Guest, Instruction, KeywordSpec, Lowering, PluginError, PluginInfo, Stage};
+use plywood_sdk::instruction::{
+    self, Guest, Instruction, KeywordSpec, Lowered, Lowering, PluginError, PluginInfo, Stage,
+};
+
+use scope::Scope;
 
 struct Dockerfile;
 
@@ -32,26 +38,29 @@ impl Guest for Dockerfile {
     }
 
     fn lower(stage: &Stage, instruction: Instruction) -> Result<Lowering, PluginError> {
+        let scope = Scope::new(stage, &instruction);
         let lowered = match instruction.keyword.as_str() {
-            "ADD" | "COPY" => copy::lower(stage, &instruction),
-            "ARG" => env::arg(stage, &instruction),
-            "CMD" => exec::cmd(stage, &instruction),
-            "ENTRYPOINT" => exec::entrypoint(stage, &instruction),
-            "ENV" => env::env(stage, &instruction),
-            "EXPOSE" => image::expose(stage, &instruction),
-            "HEALTHCHECK" => healthcheck::lower(stage, &instruction),
-            "LABEL" => env::label(stage, &instruction),
-            "MAINTAINER" => image::maintainer(&instruction),
-            "ONBUILD" => image::onbuild(&instruction),
-            "RUN" => run::lower(stage, &instruction),
-            "SHELL" => exec::shell(&instruction),
-            "STOPSIGNAL" => image::stop_signal(stage, &instruction),
-            "USER" => image::user(stage, &instruction),
-            "VOLUME" => image::volume(stage, &instruction),
-            "WORKDIR" => image::workdir(stage, &instruction),
+            "ADD" | "COPY" => copy::lower(&scope),
+            "ARG" => env::arg(&scope),
+            "CMD" => exec::cmd(&scope),
+            "ENTRYPOINT" => exec::entrypoint(&scope),
+            "ENV" => env::env(&scope),
+            "EXPOSE" => image::expose(&scope),
+            "HEALTHCHECK" => healthcheck::lower(&scope),
+            "LABEL" => env::label(&scope),
+            "MAINTAINER" => image::maintainer(&scope),
+            "ONBUILD" => image::onbuild(&scope),
+            "RUN" => run::lower(&scope),
+            "SHELL" => exec::shell(&scope),
+            "STOPSIGNAL" => image::stop_signal(&scope),
+            "USER" => image::user(&scope),
+            "VOLUME" => image::volume(&scope),
+            "WORKDIR" => image::workdir(&scope),
             _ => return Err(PluginError::Unsupported),
         };
-        lowered.map(Lowering::Ops)
+        let lowered = lowered?;
+        let diagnostics = scope.findings();
+        Ok(Lowering::Ops(Lowered { diagnostics, ..lowered }))
     }
 }
 

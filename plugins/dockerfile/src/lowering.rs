@@ -43,6 +43,7 @@ fn diagnostic(code: &str, message: String, span: &Span, help: Option<String>) ->
         message,
         span: Some(span.clone()),
         help,
+        description: None,
         url: None,
         fixes: Vec::new(),
     }

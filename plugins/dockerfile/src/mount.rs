@@ -1,17 +1,18 @@
 //! `RUN --mount=type=...,key=value...`
 
 use plywood_sdk::instruction::{
-    BindMount, CacheMount, CacheSharing, Flag, Instruction, Mount, MountKind, PluginError, SecretMount, SshMount, Stage,
+    BindMount, CacheMount, CacheSharing, Flag, Mount, MountKind, PluginError, SecretMount, SshMount,
 };
 
-use crate::args::{cannot_expand, clean};
+use crate::args::clean;
 use crate::lowering::{Result, invalid, invalid_with_help};
+use crate::scope::Scope;
 
-/// Every mount of an instruction.
-pub(crate) fn parse_all(stage: &Stage, instruction: &Instruction) -> Result<Vec<Mount>> {
-    let flags = instruction.flags.iter().filter(|flag| flag.name == "mount");
+/// Every mount of an scope.instruction.
+pub(crate) fn parse_all(scope: &Scope<'_>) -> Result<Vec<Mount>> {
+    let flags = scope.instruction.flags.iter().filter(|flag| flag.name == "mount");
     let mut mounts: Vec<Mount> =
-        flags.map(|flag| Fields::read(stage, instruction, flag)?.mount(stage, flag)).collect::<Result<_>>()?;
+        flags.map(|flag| Fields::read(scope, flag)?.mount(scope, flag)).collect::<Result<_>>()?;
     let agents = mounts.iter_mut().filter(|mount| matches!(mount.kind, MountKind::Ssh(_)));
     for (number, agent) in agents.enumerate() {
         agent.target.get_or_insert_with(|| format!("/run/buildkit/ssh_agent.{number}"));
@@ -40,7 +41,7 @@ struct Fields {
 const KINDS: &str = "the types are bind, cache, tmpfs, secret and ssh";
 
 impl Fields {
-    fn read(stage: &Stage, instruction: &Instruction, flag: &Flag) -> Result<Self> {
+    fn read(scope: &Scope<'_>, flag: &Flag) -> Result<Self> {
         let mut fields = Self { kind: "bind".into(), ..Self::default() };
         let error = |message: String| invalid("InvalidMount", message, &flag.span);
         for field in csv(flag.value.as_deref().unwrap_or_default()).map_err(|message| error(message.into()))? {
@@ -62,7 +63,7 @@ impl Fields {
                     return Err(error(message));
                 }
                 "from" => value.to_owned(),
-                _ => stage.expand(value).map_err(|e| cannot_expand(stage, instruction, value, &e))?.text,
+                _ => scope.expand(value)?,
             };
             let boolean = || match value.to_lowercase().as_str() {
                 "true" | "1" | "t" => Ok(true),
@@ -103,7 +104,7 @@ impl Fields {
     }
 
     /// The mount, once it is clear that each field belongs to its type.
-    fn mount(self, stage: &Stage, flag: &Flag) -> Result<Mount> {
+    fn mount(self, scope: &Scope<'_>, flag: &Flag) -> Result<Mount> {
         let error = |message: String| invalid("InvalidMount", message, &flag.span);
         let allowed: &[&str] = match self.kind.as_str() {
             "bind" => &["from", "source", "readonly"],
@@ -136,7 +137,7 @@ impl Fields {
             let target = if target.starts_with('/') {
                 clean(target)
             } else {
-                clean(&format!("{}/{target}", stage.config().working_dir.unwrap_or_default()))
+                clean(&format!("{}/{target}", scope.stage.config().working_dir.unwrap_or_default()))
             };
             if target == "/" { Err(error(format!("invalid mount target \"{target}\""))) } else { Ok(target) }
         };

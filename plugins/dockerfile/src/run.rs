@@ -1,53 +1,54 @@
 //! RUN.
 
 use plywood_sdk::instruction::{
-    Arguments, FileMount, Heredoc, Instruction, Lowered, Mount, MountKind, NetworkMode, Op, RunOp, SecurityMode, Stage,
+    Arguments, FileMount, Heredoc, Lowered, Mount, MountKind, NetworkMode, Op, RunOp, SecurityMode,
 };
 
 use crate::exec::with_shell;
 use crate::lowering::{Result, flag, invalid, invalid_with_help, layer, not_yet};
 use crate::mount;
+use crate::scope::Scope;
 
 /// `RUN [flags] command`, `RUN ["program", "argument"...]`, `RUN <<EOF`
-pub(crate) fn lower(stage: &Stage, instruction: &Instruction) -> Result<Lowered> {
-    let mut mounts = mount::parse_all(stage, instruction)?;
-    let argv = match &instruction.arguments {
+pub(crate) fn lower(scope: &Scope<'_>) -> Result<Lowered> {
+    let mut mounts = mount::parse_all(scope)?;
+    let argv = match &scope.instruction.arguments {
         Arguments::Exec(argv) if argv.is_empty() => {
-            return Err(invalid("MissingArgument", "RUN requires at least one argument", &instruction.span));
+            return Err(invalid("MissingArgument", "RUN requires at least one argument", &scope.instruction.span));
         }
         Arguments::Exec(argv) => argv.clone(),
         Arguments::Text(text) if text.is_empty() => {
-            return Err(invalid("MissingArgument", "RUN requires at least one argument", &instruction.span));
+            return Err(invalid("MissingArgument", "RUN requires at least one argument", &scope.instruction.span));
         }
         Arguments::Text(text) => {
-            let (command, script) = command(text, &instruction.heredocs);
+            let (command, script) = command(text, &scope.instruction.heredocs);
             mounts.extend(script);
-            with_shell(stage, &command)
+            with_shell(scope, &command)
         }
     };
-    let network = match flag(instruction, "network") {
+    let network = match flag(scope.instruction, "network") {
         None | Some("default") => NetworkMode::Default,
         Some("none") => NetworkMode::None,
         Some("host") => NetworkMode::Host,
         Some(other) => {
             let message = format!("invalid network mode \"{other}\"");
             let help = "--network is default, none or host";
-            return Err(invalid_with_help("InvalidFlagValue", message, &instruction.span, help));
+            return Err(invalid_with_help("InvalidFlagValue", message, &scope.instruction.span, help));
         }
     };
-    let security = match flag(instruction, "security") {
+    let security = match flag(scope.instruction, "security") {
         None | Some("sandbox") => SecurityMode::Sandbox,
         Some("insecure") => SecurityMode::Insecure,
         Some(other) => {
             let message = format!("invalid security mode \"{other}\"");
             let help = "--security is sandbox or insecure";
-            return Err(invalid_with_help("InvalidFlagValue", message, &instruction.span, help));
+            return Err(invalid_with_help("InvalidFlagValue", message, &scope.instruction.span, help));
         }
     };
-    if let Some(device) = instruction.flags.iter().find(|flag| flag.name == "device") {
+    if let Some(device) = scope.instruction.flags.iter().find(|flag| flag.name == "device") {
         return Err(not_yet("RUN --device", &device.span));
     }
-    let history = format!("RUN {} # buildkit", with_arguments(stage, &argv));
+    let history = format!("RUN {} # buildkit", with_arguments(scope, &argv));
     let op =
         RunOp { argv, stdin: None, extra_env: Vec::new(), mounts, network, security, user: None, working_dir: None };
     Ok(layer(vec![Op::Run(op)], history))
@@ -96,9 +97,9 @@ pub(crate) fn chomped(heredoc: &Heredoc) -> String {
 }
 
 /// `|2 A=x B=y /bin/sh -c ...`: the arguments in scope stand in front of the command.
-fn with_arguments(stage: &Stage, argv: &[String]) -> String {
+fn with_arguments(scope: &Scope<'_>, argv: &[String]) -> String {
     let mut args: Vec<(String, String)> = Vec::new();
-    for arg in stage.build_args() {
+    for arg in scope.stage.build_args() {
         match args.iter_mut().find(|(name, _)| *name == arg.key) {
             Some(old) => old.1 = arg.value,
             None => args.push((arg.key, arg.value)),

@@ -4,20 +4,18 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use dockerfile::Line;
+use dockerfile::lint::Finding;
 use futures_util::future::try_join_all;
 use oci::{ImageConfig, Platform};
-use plan::graph::{CopyStep, RunStep};
-use plan::op::{
-    ConfigChange, CopyOp, CopySource, Expansion, HistoryLine, Lowered, MountKind, Network, Op, RunOp, Security,
-};
+use plan::op::{ConfigChange, ConfigField, HistoryLine, Lowered, Op};
 use plan::{Diagnostic, Severity, Span};
 use plugin::{Instructions, Lowering};
 
+use super::lint::From;
+use super::outline::Declared;
 use super::view::StageView;
 use super::{Base, HistoryItem, Planner, Ref, StagePlan, Step, StepOp};
-use crate::commands::Entitlement;
 use crate::error::Error;
-use crate::event::Event;
 
 /// Instructions that plugins put in others' place may do so again, so deep.
 const DEEPEST_INCLUDE: u32 = 8;
@@ -28,9 +26,12 @@ const MOST_INCLUDED: usize = 10_000;
 pub(super) struct Lowerer<'l> {
     pub(super) planner: &'l Arc<Planner>,
     pub(super) view: StageView,
+    /// Whether the base image's triggers are being lowered.
+    in_trigger: bool,
     /// Instructions that plugins have put in others' place.
     included: usize,
     steps: Vec<Step>,
+    declared: Vec<Declared>,
     history: Vec<HistoryItem>,
 }
 
@@ -38,26 +39,9 @@ impl Planner {
     pub(super) async fn lower_stage(self: &Arc<Self>, index: usize) -> Result<StagePlan, Error> {
         let stage = &self.file.stages[index];
         let span = &stage.line.instruction.span;
-        let expand = |text: &str| {
-            let expanded = self.shared.globals.expand(text, self.file.directives.escape, Expansion::Word);
-            let failed = |error: plan::op::ExpandError| {
-                Error::at("InvalidSubstitution", format!("failed to process \"{text}\": {}", error.message), span)
-            };
-            expanded.map(|expanded| expanded.words.concat()).map_err(failed)
-        };
-        let explicit = stage.platform.as_deref().map(expand).transpose()?.filter(|text| !text.is_empty());
-        let platform = match &explicit {
-            Some(text) => {
-                text.parse::<Platform>().map_err(|error| Error::at("InvalidPlatform", error.to_string(), span))?
-            }
-            None => self.target_platform.clone(),
-        };
-        let name = expand(&stage.base)?;
-        if name.is_empty() {
-            let message = format!("base name ({}) should not be blank", stage.base);
-            return Err(Error::at("BlankBase", message, span));
-        }
+        let From { base: name, platform: explicit, .. } = self.froms[index].clone();
         let is_explicit = explicit.is_some() || self.explicit_platform;
+        let platform = explicit.unwrap_or_else(|| self.target_platform.clone());
         let base = self.base(index, &name, &platform, is_explicit, span).await?;
         let mut plan = self.start(&base, &name, &platform, is_explicit).await?;
         let triggers = std::mem::take(&mut plan.config.config.on_build);
@@ -66,18 +50,27 @@ impl Planner {
             config: plan.config,
             variables: plan.variables,
             arguments: plan.arguments,
-            set: BTreeSet::new(),
+            set: plan.working_dir_at.iter().map(|span| (ConfigField::WorkingDir, span.clone())).collect(),
             line: stage.line.clone(),
             shared: self.shared.clone(),
             stage: index,
             platform: platform.clone(),
         };
-        let mut lowerer = Lowerer { planner: self, view, included: 0, steps: Vec::new(), history: Vec::new() };
+        let mut lowerer = Lowerer {
+            planner: self,
+            view,
+            in_trigger: true,
+            included: 0,
+            steps: Vec::new(),
+            declared: Vec::new(),
+            history: Vec::new(),
+        };
         for trigger in triggers {
             let source = format!("ONBUILD of {name}");
             let line = dockerfile::parse_trigger(&source, &trigger, &self.keywords)?;
             lowerer.line(line, 0).await?;
         }
+        lowerer.in_trigger = false;
         for line in &stage.lines {
             lowerer.line(line.clone(), 0).await?;
         }
@@ -90,6 +83,8 @@ impl Planner {
             arguments: lowerer.view.arguments,
             steps: lowerer.steps,
             history: lowerer.history,
+            declared: lowerer.declared,
+            working_dir_at: lowerer.view.set.remove(&ConfigField::WorkingDir),
             ..plan
         })
     }
@@ -111,6 +106,8 @@ impl Planner {
             arguments: Vec::new(),
             history: Vec::new(),
             platform: platform.clone(),
+            working_dir_at: None,
+            declared: Vec::new(),
         };
         let mut plan = match base {
             Base::Stage(below) => {
@@ -121,6 +118,7 @@ impl Planner {
                     variables: below.variables.clone(),
                     arguments: below.arguments.clone(),
                     platform: below.platform.clone(),
+                    working_dir_at: below.working_dir_at.clone(),
                     ..empty
                 });
             }
@@ -215,8 +213,13 @@ impl Lowerer<'_> {
         if errors {
             return Err(Error::Invalid(lowered.diagnostics));
         }
-        for diagnostic in lowered.diagnostics {
-            (self.planner.events)(Event::Diagnostic(diagnostic));
+        for mut diagnostic in lowered.diagnostics {
+            if self.in_trigger {
+                // What the base image says stands nowhere in this file.
+                let from = &self.planner.file.stages[self.view.stage].line.instruction.span;
+                diagnostic = Diagnostic { span: Some(from.clone()), fixes: Vec::new(), ..diagnostic };
+            }
+            self.planner.linter.add(Finding { diagnostic, comments: &self.view.line.comments });
         }
         let before = self.steps.len();
         for op in lowered.ops {
@@ -261,6 +264,7 @@ impl Lowerer<'_> {
                 if let Some(value) = &value {
                     self.view.variables.set(&name, value);
                 }
+                self.declared.push(Declared::new(&self.view.line, &name, default.as_deref(), value.as_deref()));
                 self.view.arguments.push((name, value));
                 return Ok(());
             }
@@ -276,100 +280,19 @@ impl Lowerer<'_> {
     }
 
     fn change(&mut self, change: &ConfigChange) {
-        match change {
-            ConfigChange::SetEnv(name, value) => self.view.variables.set(name, value),
-            ConfigChange::SetCmd(Some(_)) => {
-                self.view.set.insert("cmd");
-            }
-            ConfigChange::SetEntrypoint(Some(_)) => {
-                self.view.set.insert("entrypoint");
-            }
-            ConfigChange::SetHealthcheck(Some(_)) => {
-                self.view.set.insert("healthcheck");
-            }
-            _ => {}
+        if let ConfigChange::SetEnv(name, value) = change {
+            self.view.variables.set(name, value);
+        }
+        let field = match change {
+            ConfigChange::SetCmd(Some(_)) => Some(ConfigField::Cmd),
+            ConfigChange::SetEntrypoint(Some(_)) => Some(ConfigField::Entrypoint),
+            ConfigChange::SetHealthcheck(Some(_)) => Some(ConfigField::Healthcheck),
+            ConfigChange::SetWorkingDir(_) => Some(ConfigField::WorkingDir),
+            _ => None,
+        };
+        if let Some(field) = field {
+            self.view.set.insert(field, self.view.line.instruction.span.clone());
         }
         plan::config::apply(&mut self.view.config, change);
     }
-
-    async fn copy(&mut self, op: CopyOp, span: &Span) -> Result<StepOp, Error> {
-        let mut refs = Vec::new();
-        for source in &op.sources {
-            refs.push(match source {
-                CopySource::Context { .. } => Some(Ref::Context(None)),
-                CopySource::Stage { origin, .. } => Some(self.origin(origin, span).await?),
-                CopySource::Inline(_) => None,
-                CopySource::Http { .. } => return Err(not_yet("a source on the web", span)),
-                CopySource::Git(_) => return Err(not_yet("a git repository as a source", span)),
-            });
-        }
-        let full = if op.destination.starts_with('/') {
-            op.destination.clone()
-        } else {
-            format!("{}/{}", self.view.config.config.working_dir, op.destination)
-        };
-        // Cleaned as text, before any link in the image is followed; what says "a directory" stays.
-        let mut destination = format!("/{}", String::from_utf8_lossy(&oci::tree::clean(full.as_bytes())));
-        let is_directory = full.ends_with('/') || full.ends_with("/.");
-        if is_directory && destination != "/" {
-            destination.push('/');
-        }
-        Ok(StepOp::Copy(CopyStep { op, destination, origins: Vec::new() }, refs))
-    }
-
-    async fn run(&mut self, mut op: RunOp, span: &Span) -> Result<StepOp, Error> {
-        if op.network == Network::Host {
-            self.require(Entitlement::NetworkHost, span)?;
-        }
-        if op.security == Security::Insecure {
-            self.require(Entitlement::SecurityInsecure, span)?;
-        }
-        if let (Network::Default, Some(network)) = (op.network, self.planner.commands.network) {
-            op.network = network;
-        }
-        let mut refs = Vec::new();
-        for mount in &op.mounts {
-            refs.push(match &mount.kind {
-                MountKind::Bind { from: None, .. } => Some(Ref::Context(None)),
-                MountKind::Bind { from: Some(from), .. } => Some(self.origin(from, span).await?),
-                MountKind::Cache(cache) => match &cache.from {
-                    Some(from) => Some(self.origin(from, span).await?),
-                    None => None,
-                },
-                MountKind::Tmpfs(_) | MountKind::Secret(_) | MountKind::Ssh { .. } | MountKind::File { .. } => None,
-            });
-        }
-        let config = &self.view.config.config;
-        let mut env = self.view.variables.clone();
-        for (name, value) in &op.extra_env {
-            env.set(name, value);
-        }
-        let step = RunStep {
-            env: env.as_pairs().to_vec(),
-            proxies: self.planner.proxies.clone(),
-            hosts: self.planner.commands.surroundings.hosts.clone(),
-            user: op.user.clone().unwrap_or_else(|| config.user.clone()),
-            working_dir: match op.working_dir.as_ref().unwrap_or(&config.working_dir) {
-                path if path.is_empty() => "/".into(),
-                path => path.clone(),
-            },
-            mount_origins: Vec::new(),
-            platform: self.view.platform.clone(),
-            op,
-        };
-        Ok(StepOp::Run(step, refs))
-    }
-
-    fn require(&self, entitlement: Entitlement, span: &Span) -> Result<(), Error> {
-        if self.planner.commands.allow.contains(&entitlement) {
-            return Ok(());
-        }
-        let name = entitlement.name();
-        let diagnostic = Diagnostic::error("NotAllowed", format!("{name} is not allowed"), Some(span.clone()));
-        Err(diagnostic.with_help(format!("allow it with --allow {name}")).into())
-    }
-}
-
-fn not_yet(what: &str, span: &Span) -> Error {
-    Error::at("NotSupportedYet", format!("{what} is not supported yet"), span)
 }

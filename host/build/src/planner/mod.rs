@@ -4,9 +4,12 @@
 //! must be looked up (images, contexts) is asked of a [`Resolver`]; nothing here touches network or disk.
 
 mod graph;
+mod lint;
 mod lower;
 mod origin;
+pub(crate) mod outline;
 pub(crate) mod scope;
+mod steps;
 mod view;
 
 use std::collections::BTreeMap;
@@ -14,6 +17,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use context::pattern::Matcher;
 use dockerfile::File;
 use oci::config::History;
 use oci::{ImageConfig, Platform};
@@ -27,7 +31,10 @@ use crate::commands::Commands;
 use crate::error::Error;
 use crate::event::{Event, Events};
 use crate::request::BuildRequest;
+use futures_util::future::try_join_all;
 use graph::GraphBuilder;
+use lint::{From, FromScope, Linter};
+use outline::Declared;
 use scope::Variables;
 use view::Shared;
 
@@ -53,6 +60,8 @@ pub(crate) struct BaseImage {
 pub(crate) trait Resolver: Send + Sync {
     /// A named context of this name, if the user has given one.
     fn named<'f>(&'f self, name: &'f str, platform: &'f Platform) -> Later<'f, Result<Option<Named>, image::Error>>;
+    /// What the ignore rules of the build context leave out; none where there are no such rules.
+    fn ignored(&self) -> Later<'_, Option<Arc<Matcher>>>;
     /// An image by its reference.
     fn image<'f>(
         &'f self,
@@ -81,6 +90,9 @@ struct StagePlan {
     arguments: Vec<(String, Option<String>)>,
     history: Vec<HistoryItem>,
     platform: Platform,
+    /// The last WORKDIR, here or in a stage below.
+    working_dir_at: Option<Span>,
+    declared: Vec<Declared>,
 }
 
 #[derive(Clone, Debug)]
@@ -128,6 +140,7 @@ pub(crate) struct Planned {
 }
 
 pub(crate) struct Planner {
+    target: usize,
     file: File,
     instructions: Vec<Instructions>,
     keywords: Vec<Keyword>,
@@ -137,7 +150,8 @@ pub(crate) struct Planner {
     proxies: Vec<(String, String)>,
     commands: Commands,
     resolver: Arc<dyn Resolver>,
-    events: Events,
+    linter: Linter,
+    froms: Vec<From>,
     stages: Vec<OnceCell<Arc<StagePlan>>>,
     images: Mutex<BTreeMap<(String, String), Arc<OnceCell<Arc<BaseImage>>>>>,
 }
@@ -153,28 +167,70 @@ pub(crate) fn keywords(instructions: &[Instructions]) -> Vec<Keyword> {
     all
 }
 
-/// Plans the target of a request.
+/// What is lowered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// The target, and what it leads to.
+    Target,
+    /// Every stage, unless the user names a target.
+    Everything,
+}
+
+/// Plans the target of a request. What the linter finds is told whether that succeeds or not.
 pub(crate) async fn plan(
     request: &BuildRequest,
     instructions: &[Instructions],
+    syntaxes: &[String],
     resolver: Arc<dyn Resolver>,
     events: &Events,
-) -> Result<Planned, Error> {
+    extent: Extent,
+) -> Result<Arc<Planner>, Error> {
     let keywords = keywords(instructions);
     let file = dockerfile::parse(&request.file_name, &request.file, &keywords)?;
-    check_syntax(&file)?;
-    for warning in &file.warnings {
-        events(Event::Diagnostic(warning.clone()));
+    check_syntax(&file, request, syntaxes)?;
+    let linter = Linter::new(&file, &request.build_args)?;
+    let planner = prepare(request, instructions, keywords, file, resolver, linter, events)?;
+    if extent == Extent::Target {
+        warn_of_unused_arguments(request, events);
     }
+    let wanted: Vec<usize> = match (extent, &request.target) {
+        (Extent::Everything, None) => (0..planner.stages.len()).collect(),
+        _ => vec![planner.target],
+    };
+    let planned = try_join_all(wanted.into_iter().map(|stage| planner.stage(stage))).await;
+    let findings = planner.linter.take();
+    let verdict = planner.linter.verdict(&findings);
+    findings.into_iter().for_each(|finding| events(Event::Diagnostic(finding)));
+    planned?;
+    verdict?;
+    Ok(planner)
+}
+
+fn prepare(
+    request: &BuildRequest,
+    instructions: &[Instructions],
+    keywords: Vec<Keyword>,
+    file: File,
+    resolver: Arc<dyn Resolver>,
+    linter: Linter,
+    events: &Events,
+) -> Result<Arc<Planner>, Error> {
     let stage_names: Vec<Option<String>> = file.stages.iter().map(|stage| stage.name.clone()).collect();
     let target = target(&file, request.target.as_deref())?;
     let build_platform = Platform::host();
     let target_platform = request.platform.clone().unwrap_or_else(|| build_platform.clone());
     let target_name = stage_names[target].clone().unwrap_or_else(|| "default".into());
-    let globals = globals(&file, request, &build_platform, &target_platform, &target_name)?;
+    let automatic = scope::automatic(&build_platform, &target_platform, &target_name, &request.build_args);
+    let globals = globals(&file, automatic.clone(), &request.build_args)?;
+    let defaults = self::globals(&file, automatic, &[]).ok();
+    let froms = FromScope { file: &file, globals: &globals, defaults }.read(&linter);
+    let froms = froms.inspect_err(|_| {
+        linter.take().into_iter().for_each(|finding| events(Event::Diagnostic(finding)));
+    })?;
     let proxies = request.build_args.iter().filter(|(name, _)| scope::PROXIES.contains(&name.as_str())).cloned();
     let shared = Shared { build_platform, globals, build_args: request.build_args.clone(), stage_names };
-    let planner = Arc::new(Planner {
+    Ok(Arc::new(Planner {
+        target,
         stages: file.stages.iter().map(|_| OnceCell::new()).collect(),
         instructions: instructions.to_vec(),
         keywords,
@@ -184,30 +240,32 @@ pub(crate) async fn plan(
         proxies: proxies.collect(),
         commands: request.commands.clone(),
         resolver,
-        events: events.clone(),
+        linter,
+        froms,
         images: Mutex::default(),
         file,
-    });
-    planner.warn_of_unused_arguments(request);
-    planner.stage(target).await?;
-    Ok(planner.graph(target))
+    }))
 }
 
 /// `# syntax=docker/dockerfile...` is what is built in; anything else would have to be a pinned plugin.
-fn check_syntax(file: &File) -> Result<(), Error> {
-    let Some((value, span)) = &file.directives.syntax else {
-        return Ok(());
+fn check_syntax(file: &File, request: &BuildRequest, known: &[String]) -> Result<(), Error> {
+    let given = request.build_args.iter().rev().find(|(name, _)| name == "BUILDKIT_SYNTAX");
+    let (value, span) = match (given, &file.directives.syntax) {
+        (Some((_, value)), _) => (value, None),
+        (None, Some((value, span))) => (value, Some(span.clone())),
+        (None, None) => return Ok(()),
     };
     let image = value.split_whitespace().next().unwrap_or_default();
     let name = image.split(['@', ':']).next().unwrap_or_default();
     let builtin = ["docker/dockerfile", "docker.io/docker/dockerfile", "dockerfile.v0"];
     let upstream = ["docker/dockerfile-upstream", "docker.io/docker/dockerfile-upstream"];
-    if builtin.contains(&name) || upstream.contains(&name) {
+    if builtin.contains(&name) || upstream.contains(&name) || known.iter().any(|known| known == image) {
         return Ok(());
     }
-    let message = format!("the syntax `{value}` is not supported yet");
-    let help = "docker/dockerfile:1 is what is built in; for another meaning of instructions give --plugin";
-    Err(Diagnostic::error("UnknownSyntax", message, Some(span.clone())).with_help(help).into())
+    let message = format!("the syntax `{value}` is none that this program has");
+    let help = "docker/dockerfile:1 is built in; a plugin that is to serve another must be configured and pinned, as \
+                `[plugins.NAME]` with `source`, `digest` and `syntax`";
+    Err(Diagnostic::error("UnknownSyntax", message, span).with_help(help).into())
 }
 
 fn target(file: &File, wanted: Option<&str>) -> Result<usize, Error> {
@@ -225,14 +283,8 @@ fn target(file: &File, wanted: Option<&str>) -> Result<usize, Error> {
     })
 }
 
-fn globals(
-    file: &File,
-    request: &BuildRequest,
-    build: &Platform,
-    target: &Platform,
-    stage: &str,
-) -> Result<Variables, Error> {
-    let mut globals = scope::automatic(build, target, stage, &request.build_args);
+/// What FROM can use: arguments before the first of them, on top of what every file has.
+fn globals(file: &File, mut globals: Variables, given: &[(String, String)]) -> Result<Variables, Error> {
     let escape = file.directives.escape;
     for arg in &file.global_args {
         let expand = |text: &str| {
@@ -244,7 +296,7 @@ fn globals(
         };
         let name = arg.name.clone();
         let default = arg.default.as_deref().map(expand).transpose()?;
-        let given = request.build_args.iter().rev().find(|(known, _)| *known == name).map(|(_, value)| value.clone());
+        let given = given.iter().rev().find(|(known, _)| *known == name).map(|(_, value)| value.clone());
         if let Some(value) = given.or(default) {
             globals.set(&name, &value);
         }
@@ -252,22 +304,22 @@ fn globals(
     Ok(globals)
 }
 
-impl Planner {
-    fn warn_of_unused_arguments(&self, request: &BuildRequest) {
-        // An argument may be declared anywhere, also by a trigger of a base image: only a text search is sure.
-        let unused = request.build_args.iter().filter(|(name, _)| {
-            !request.file.contains(name.as_str())
-                && !scope::PROXIES.contains(&name.as_str())
-                && name != "SOURCE_DATE_EPOCH"
-                && !name.starts_with("BUILDKIT_")
-        });
-        let names: Vec<&str> = unused.map(|(name, _)| name.as_str()).collect();
-        if !names.is_empty() {
-            let message = format!("One or more build-args [{}] were not consumed", names.join(" "));
-            (self.events)(Event::Diagnostic(Diagnostic::warning("UnusedBuildArg", message, None)));
-        }
+fn warn_of_unused_arguments(request: &BuildRequest, events: &Events) {
+    // An argument may be declared anywhere, also by a trigger of a base image: only a text search is sure.
+    let unused = request.build_args.iter().filter(|(name, _)| {
+        !request.file.contains(name.as_str())
+            && !scope::PROXIES.contains(&name.as_str())
+            && name != "SOURCE_DATE_EPOCH"
+            && !name.starts_with("BUILDKIT_")
+    });
+    let names: Vec<&str> = unused.map(|(name, _)| name.as_str()).collect();
+    if !names.is_empty() {
+        let message = format!("One or more build-args [{}] were not consumed", names.join(" "));
+        events(Event::Diagnostic(Diagnostic::warning("UnusedBuildArg", message, None)));
     }
+}
 
+impl Planner {
     /// Lowers a stage, once.
     fn stage(self: &Arc<Self>, index: usize) -> Later<'_, Result<Arc<StagePlan>, Error>> {
         Box::pin(async move {
@@ -285,7 +337,8 @@ impl Planner {
     }
 
     /// Makes vertices of the stages that the target leads to.
-    fn graph(&self, target: usize) -> Planned {
+    pub(crate) fn graph(&self) -> Planned {
+        let target = self.target;
         let mut builder = GraphBuilder::new(self);
         let (top, steps) = builder.stage(target);
         let Some(plan) = self.stages[target].get() else { unreachable!("the target has been planned") };

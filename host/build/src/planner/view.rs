@@ -1,6 +1,6 @@
 //! What an instruction plugin sees of the stage above its instruction.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use dockerfile::Line;
@@ -17,7 +17,8 @@ pub(super) struct StageView {
     pub(super) variables: Variables,
     /// Declared arguments in order, with what they had then.
     pub(super) arguments: Vec<(String, Option<String>)>,
-    pub(super) set: BTreeSet<&'static str>,
+    /// Where instructions have set what.
+    pub(super) set: BTreeMap<ConfigField, Span>,
     pub(super) line: Line,
     pub(super) shared: Arc<Shared>,
     /// Which stage it is.
@@ -69,12 +70,8 @@ impl Stage for StageView {
         given.map(str::to_owned)
     }
 
-    fn is_set(&self, field: ConfigField) -> bool {
-        self.set.contains(match field {
-            ConfigField::Cmd => "cmd",
-            ConfigField::Entrypoint => "entrypoint",
-            ConfigField::Healthcheck => "healthcheck",
-        })
+    fn set_at(&self, field: ConfigField) -> Option<Span> {
+        self.set.get(&field).cloned()
     }
 
     fn expand(&self, text: &str, how: Expansion) -> Result<Expanded, ExpandError> {

@@ -24,6 +24,7 @@ impl Guest for EnvToLabel {
             doc: "Sets labels: ENV NAME=VALUE...".into(),
             allows_heredoc: false,
             allows_exec_form: false,
+            deviation: None,
         }]
     }
 
@@ -53,6 +54,7 @@ fn invalid(message: String, span: &Span) -> PluginError {
         message,
         span: Some(span.clone()),
         help: None,
+        description: None,
         url: None,
         fixes: Vec::new(),
     }])

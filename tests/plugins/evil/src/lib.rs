@@ -26,6 +26,7 @@ impl Guest for Evil {
             doc: "Breaks in the way that is asked for".into(),
             allows_heredoc: false,
             allows_exec_form: false,
+            deviation: None,
         }]
     }
 
