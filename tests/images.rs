@@ -41,6 +41,22 @@ fn inspect(place: &Place, what: &str) -> serde_json::Value {
 }
 
 #[test]
+fn an_archive_does_not_take_the_place_of_a_pipe() {
+    use std::os::unix::fs::FileTypeExt;
+    let place = support::Place::new();
+    let pipe = place.join("pipe");
+    run(Command::new("mkfifo").arg(&pipe));
+    place.write("c/Dockerfile", "FROM scratch\nCOPY Dockerfile /\n");
+    let mut reader = Command::new("cat").arg(&pipe).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let dest = format!("type=oci,dest={}", pipe.display());
+    run(place.plywood().args(["build", "-q", "-o", &dest]).arg(place.join("c")));
+    let mut read = Vec::new();
+    std::io::Read::read_to_end(&mut reader.stdout.take().unwrap(), &mut read).unwrap();
+    reader.wait().unwrap();
+    assert!(read.len() > 1024 && fs::metadata(&pipe).unwrap().file_type().is_fifo());
+}
+
+#[test]
 fn the_digest_is_the_same_everywhere() {
     let place = Place::new();
     let registry = Registry::open();

@@ -106,6 +106,7 @@ async fn config(
     let mut times = Vec::new();
     for (_, vertex) in &planned.history {
         times.push(match vertex {
+            Some(_) if solver.epoch().is_some() => solver.epoch().map(crate::time::rfc3339),
             Some(id) => solver.solve(*id).await?.created,
             None => None,
         });

@@ -47,7 +47,7 @@ pub(crate) async fn all(
     let mut digests = Digests::default();
     let mut missing = Vec::new();
     for (at, vertex) in graph.vertices.iter().enumerate() {
-        let (components, op, platform) = match &vertex.op {
+        let (mut components, op, platform) = match &vertex.op {
             VertexOp::Image(image) => {
                 let layers: Vec<String> = image.layers.iter().map(ToString::to_string).collect();
                 let frame = Frame::new("image").field(image.platform.to_string().as_bytes());
@@ -78,6 +78,10 @@ pub(crate) async fn all(
                 (components, Op::Mkdir(op.clone()), oci::Platform::host())
             }
         };
+        // Folders that a step makes bear the time of the build, where it has one.
+        if let Some(epoch) = epoch.filter(|_| !matches!(vertex.op, VertexOp::Run(_))) {
+            components.push(Component::text("epoch", epoch.to_string()));
+        }
         let step = Step {
             stage: vertex.stage.clone(),
             index: u32::try_from(vertex.index).unwrap_or(u32::MAX),
@@ -255,7 +259,30 @@ async fn copy_components(
                     components.push(Component::digest(format!("inline:{}#{}", file.name, components.len()), digest));
                 }
             }
-            CopySource::Http { .. } | CopySource::Git(_) => {}
+            CopySource::Http { url, checksum, unpack } => {
+                let failed = |error: Error| step_error(vertex, &error);
+                let version = lookups.remote.version(url, *checksum).await.map_err(failed)?;
+                // The name and the time end up in the image; where the bytes came from does not, nor is it in the key.
+                let of = Frame::new("http")
+                    .field(version.digest.as_bytes())
+                    .field(context::web::file_name(url).as_bytes())
+                    .field(format!("{:?} {unpack}", version.modified).as_bytes());
+                let name = context::web::file_name(url);
+                components.push(Component::digest(format!("http:{name}#{}", components.len()), of.finish()));
+            }
+            CopySource::Git(git) => {
+                let failed = |error: Error| step_error(vertex, &error);
+                let reference = crate::remote::reference(git).map_err(Error::Request).map_err(failed)?;
+                let commit = lookups.remote.commit(&reference).await.map_err(failed)?;
+                let keeps = reference.keep_git_dir == Some(true) && reference.folder.is_none();
+                let options = format!("{keeps} {:?} {}", reference.folder, reference.without_submodules);
+                let of = Frame::new("git").field(commit.id.as_bytes()).field(options.as_bytes());
+                // A repository that is kept knows its branch.
+                let of = of.field(commit.name.as_deref().filter(|_| keeps).unwrap_or_default().as_bytes());
+                let name = reference.remote.trim_end_matches(".git").rsplit(['/', ':']).next().unwrap_or_default();
+                let component = Component::digest(format!("git:{name}#{}", components.len()), of.finish());
+                components.push(Component { value: Some(commit.id), ..component });
+            }
         }
     }
     components.push(Component { value: None, ..Component::digest("op", frame.finish()) });
@@ -265,6 +292,11 @@ async fn copy_components(
         components.push(parent(vertex, all));
     }
     Ok(components)
+}
+
+/// Something that went wrong for one step, told in its place.
+fn step_error(vertex: &Vertex, error: &Error) -> Error {
+    Error::Step { step: vertex.name.clone(), reason: error.to_string(), span: vertex.span.clone() }
 }
 
 /// One component for each pattern, by what it selects now.

@@ -3,12 +3,14 @@
 
 pub mod commands;
 mod context_files;
+mod epoch;
 mod error;
 mod event;
 mod export;
 mod key;
 mod op;
 mod planner;
+pub mod remote;
 mod request;
 mod resolve;
 mod solve;
@@ -16,6 +18,7 @@ pub mod ssh;
 mod time;
 pub mod worker;
 
+pub use context::Context;
 pub use error::Error;
 pub use event::{Event, Events};
 pub use planner::outline::{Outline, Target};
@@ -31,7 +34,8 @@ use planner::Extent;
 /// # Errors
 /// When the input is wrong, a step fails, or an output cannot be written.
 pub async fn build(request: &BuildRequest, tools: &Tools) -> Result<BuildOutput, Error> {
-    let epoch = source_date_epoch(request)?;
+    let (request, epoch) = epoch::settle(request, tools).await?;
+    let request = &request;
     let (solver, planned) = prepare(request, tools, epoch).await?;
     let target = match planned.target {
         Some(target) => Some(solver.solve(target).await?),
@@ -45,7 +49,8 @@ pub async fn build(request: &BuildRequest, tools: &Tools) -> Result<BuildOutput,
 /// # Errors
 /// When the input is wrong or something it names cannot be found.
 pub async fn plan(request: &BuildRequest, tools: &Tools) -> Result<Vec<StepState>, Error> {
-    let (solver, _) = prepare(request, tools, source_date_epoch(request)?).await?;
+    let (request, epoch) = epoch::settle(request, tools).await?;
+    let (solver, _) = prepare(&request, tools, epoch).await?;
     Ok(solver.states())
 }
 
@@ -117,29 +122,33 @@ async fn prepare(
     Ok((solver, planned))
 }
 
-/// The time that the image shall bear (reproducible-builds.org, SOURCE_DATE_EPOCH).
-fn source_date_epoch(request: &BuildRequest) -> Result<Option<u64>, Error> {
-    let given = request.build_args.iter().rev().find(|(name, _)| name == "SOURCE_DATE_EPOCH");
-    let Some((_, value)) = given.filter(|(_, value)| !value.is_empty()) else {
-        return Ok(None);
-    };
-    let invalid = || Error::Request(format!("SOURCE_DATE_EPOCH is no number of seconds: `{value}`"));
-    value.parse().map(Some).map_err(|_| invalid())
-}
-
 /// Reads a tar, compressed or not, as a build context.
 ///
 /// # Errors
 /// When it cannot be read or holds what no context may.
-pub fn read_archive(source: impl std::io::Read + Send) -> Result<context::Context, Error> {
+pub fn read_archive(source: impl std::io::Read + Send) -> Result<Context, Error> {
     Ok(context::archive::read(source, false)?)
+}
+
+/// Whether these are the first bytes of an archive, compressed or not.
+#[must_use]
+pub fn is_archive(head: &[u8]) -> bool {
+    context::archive::is_archive(head)
+}
+
+/// A context that holds nothing.
+///
+/// # Errors
+/// When its folder cannot be made.
+pub fn empty_context() -> Result<Context, Error> {
+    Ok(context::archive::empty()?)
 }
 
 /// Opens a file of a context.
 ///
 /// # Errors
 /// When it is not there.
-pub fn open_in_context(context: &context::Context, path: &str) -> std::io::Result<std::fs::File> {
+pub fn open_in_context(context: &Context, path: &str) -> std::io::Result<std::fs::File> {
     use std::os::unix::ffi::OsStrExt;
     let not_found = || std::io::Error::from(std::io::ErrorKind::NotFound);
     let path = context.tree.resolve(path.as_bytes()).map_err(std::io::Error::other)?;

@@ -13,6 +13,7 @@ use store::Store;
 
 use crate::commands::Commands;
 use crate::event::Events;
+use crate::remote;
 
 /// What is to be built.
 #[derive(Clone, Debug)]
@@ -73,6 +74,10 @@ pub enum NamedContext {
     Folder(PathBuf),
     /// An image.
     Image(Location),
+    /// A repository's files.
+    Git(remote::Reference),
+    /// A file on the web, called `context`.
+    Web(String),
 }
 
 /// Where an image goes.
@@ -104,6 +109,8 @@ pub struct Tools {
     pub store: Store,
     /// Registries.
     pub registry: registry::Client,
+    /// Certificates beyond the machine's, for repositories and the web.
+    pub roots: Vec<PathBuf>,
     /// Who gives instructions their meaning, the first that handles a keyword wins.
     pub instructions: Vec<Instructions>,
     /// What `# syntax=` may name beside the language that is built in.

@@ -15,6 +15,7 @@ use tokio::sync::OnceCell;
 
 use crate::error::Error;
 use crate::planner::{BaseImage, Named, Resolver};
+use crate::remote::Remote;
 use crate::request::{BuildRequest, ContextSource, NamedContext, Tools};
 
 /// Where a layer of a base image can be had.
@@ -27,7 +28,9 @@ pub(crate) struct LayerSource {
 /// What a build has looked up.
 pub(crate) struct Lookups {
     tools: Tools,
+    /// By name in short form, with `::PLATFORM` behind where it is for one platform only.
     named: BTreeMap<String, NamedContext>,
+    pub(crate) remote: Remote,
     pull: bool,
     main: ContextSource,
     contexts: Mutex<BTreeMap<Option<String>, Arc<OnceCell<Arc<Context>>>>>,
@@ -123,10 +126,17 @@ fn media_type_of(bytes: &[u8]) -> Option<String> {
 
 impl Lookups {
     pub(crate) fn new(request: &BuildRequest, tools: &Tools) -> Self {
-        let named = request.named_contexts.iter().map(|(name, context)| (familiar(name), context.clone()));
+        let short = |name: &str| match name.split_once("::") {
+            Some((name, platform)) => format!("{}::{platform}", familiar(name)),
+            None => familiar(name),
+        };
+        let named = request.named_contexts.iter().map(|(name, context)| (short(name), context.clone()));
+        let agent = request.commands.ssh.get("default").cloned();
+        let remote = Remote::new(tools.roots.clone(), request.secrets.clone(), agent, Some(tools.store.clone()));
         Self {
             tools: tools.clone(),
             named: named.collect(),
+            remote,
             pull: request.pull,
             main: request.context.clone(),
             contexts: Mutex::default(),
@@ -146,8 +156,11 @@ impl Lookups {
                     ContextSource::Loaded(context) => return Ok(context.clone()),
                     ContextSource::Folder(folder, file) => (folder.clone(), file.clone()),
                 },
-                Some(name) => match self.named.get(&familiar(name)) {
+                // Names of contexts that have been resolved are those of the list.
+                Some(name) => match self.named.get(name) {
                     Some(NamedContext::Folder(folder)) => (folder.clone(), None),
+                    Some(NamedContext::Git(reference)) => return self.remote.checkout(reference).await,
+                    Some(NamedContext::Web(address)) => return self.remote.file_as(address, "context").await,
                     _ => return Err(Error::Request(format!("there is no build context named {name}"))),
                 },
             };
@@ -205,10 +218,17 @@ impl Resolver for Lookups {
         platform: &'f Platform,
     ) -> crate::planner::Later<'f, Result<Option<Named>, image::Error>> {
         Box::pin(async move {
-            match self.named.get(&familiar(name)) {
+            if matches!(name, "scratch" | "context") {
+                return Ok(None);
+            }
+            let (plain, own) = (familiar(name), format!("{}::{platform}", familiar(name)));
+            let found = [own, plain].into_iter().find_map(|name| Some((self.named.get(&name)?, name)));
+            match found {
                 None => Ok(None),
-                Some(NamedContext::Folder(_)) => Ok(Some(Named::Context(name.to_owned()))),
-                Some(NamedContext::Image(location)) => {
+                Some((NamedContext::Folder(_) | NamedContext::Git(_) | NamedContext::Web(_), name)) => {
+                    Ok(Some(Named::Context(name)))
+                }
+                Some((NamedContext::Image(location), _)) => {
                     let source = open(location, &self.tools.store, &self.tools.registry)?;
                     self.resolve(source, name, platform, false).await.map(Named::Image).map(Some)
                 }

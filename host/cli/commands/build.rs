@@ -15,7 +15,7 @@ use crate::surroundings::Process;
 use crate::{report, request};
 
 pub(crate) async fn run(global: &Global, args: &BuildArgs) -> ExitCode {
-    let request = match request::build(args) {
+    let request = match request::build(args, &global.registry_ca).await {
         Ok(request) => request,
         Err(error) => return report::failure(&error, None),
     };
@@ -44,6 +44,7 @@ async fn perform(
     let tools = Tools {
         store: session.store.clone(),
         registry: session.registry(&plugins),
+        roots: session.global.registry_ca.clone(),
         instructions: plugins.instructions,
         syntaxes: plugins.syntaxes,
         policy: plugins.policy,

@@ -59,7 +59,7 @@ impl Call {
 }
 
 pub(crate) async fn run(global: &Global, args: &BuildArgs, call: &Call) -> ExitCode {
-    let request = match request::build(args) {
+    let request = match request::build(args, &global.registry_ca).await {
         Ok(request) => request,
         Err(error) => return report::failure(&error, None),
     };
@@ -93,6 +93,7 @@ async fn tools(global: &Global, args: &BuildArgs, findings: Arc<Mutex<Vec<Diagno
     Ok(Tools {
         store: session.store.clone(),
         registry: session.registry(&plugins),
+        roots: session.global.registry_ca.clone(),
         instructions: plugins.instructions,
         syntaxes: plugins.syntaxes,
         policy: plugins.policy,

@@ -14,7 +14,7 @@ use crate::surroundings::Process;
 use crate::{report, request};
 
 pub(crate) async fn run(global: &Global, args: &PlanArgs) -> ExitCode {
-    let request = match request::plan(&args.input) {
+    let request = match request::plan(&args.input, &global.registry_ca).await {
         Ok(request) => request,
         Err(error) => return report::failure(&error, None),
     };
@@ -30,6 +30,7 @@ async fn states(global: &Global, args: &PlanArgs, request: &BuildRequest) -> Res
     let tools = Tools {
         store: session.store.clone(),
         registry: session.registry(&plugins),
+        roots: session.global.registry_ca.clone(),
         instructions: plugins.instructions,
         syntaxes: plugins.syntaxes,
         policy: plugins.policy,

@@ -45,6 +45,13 @@ pub(super) fn commands(args: &CommandArgs) -> Result<Commands> {
     Ok(Commands { surroundings, network, allow, cache_mount_space: None, ssh })
 }
 
+/// The agent that runs here, if one does, as `--ssh default` would name it.
+pub(super) fn own_agent() -> Result<Option<(String, Agent)>> {
+    let socket = std::env::var_os("SSH_AUTH_SOCK").filter(|socket| !socket.is_empty()).map(PathBuf::from);
+    let agent = socket.map(|socket| Agent::open(&[socket])).transpose().context("the ssh agent of $SSH_AUTH_SOCK")?;
+    Ok(agent.map(|agent| ("default".to_owned(), agent)))
+}
+
 fn entitlement(text: &str) -> Result<Entitlement> {
     let known = Entitlement::ALL.into_iter().find(|known| known.name() == text);
     known.with_context(|| {

@@ -1,49 +1,63 @@
 //! What was typed becomes what is meant.
 
 mod commands;
+mod context;
 
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use build::commands::Commands;
-use build::{BuildRequest, ContextSource, NamedContext, Output};
+use build::remote::{self, Remote};
+use build::{BuildRequest, NamedContext, Output};
 use image::Location;
 use oci::Reference;
 use oci::media_type::{Compression, Format};
 
 use crate::args::build::{BuildArgs, ImageFormat, Input, LayerCompression};
 
-/// A build file is text that a person has written.
-const LARGEST_FILE: u64 = 16 << 20;
-
 /// The folder of a context that is one, for the project's configuration.
 pub(crate) fn project(input: &Input) -> Option<&Path> {
     Some(Path::new(&input.context)).filter(|path| path.is_dir())
 }
 
-/// A request without outputs, for planning.
-pub(crate) fn plan(input: &Input) -> Result<BuildRequest> {
-    let (context, file_name, file) = context(input)?;
+/// A request without outputs, for planning. `roots` are certificates beyond the machine's.
+pub(crate) async fn plan(input: &Input, roots: &[PathBuf]) -> Result<BuildRequest> {
+    request(input, roots, BTreeMap::new(), Commands::default()).await
+}
+
+/// What planning and building share.
+async fn request(
+    input: &Input,
+    roots: &[PathBuf],
+    secrets: BTreeMap<String, Vec<u8>>,
+    mut commands: Commands,
+) -> Result<BuildRequest> {
+    let build_args: Vec<(String, String)> = input.build_arg.iter().filter_map(|text| build_arg(text)).collect();
+    commands.surroundings.host_name = given(&build_args, "BUILDKIT_SANDBOX_HOSTNAME");
+    commands.cache_mount_space = given(&build_args, "BUILDKIT_CACHE_MOUNT_NS");
+    if context::needs_agent(input) && !commands.ssh.contains_key("default") {
+        commands.ssh.extend(commands::own_agent()?);
+    }
+    let remote = Remote::new(roots.to_vec(), secrets.clone(), commands.ssh.get("default").cloned(), None);
+    let found = context::find(input, &build_args, &remote).await?;
     let platform = match input.platform.as_deref() {
         None => None,
         Some(text) if text.contains(',') => bail!("--platform {text}: several platforms are not supported yet"),
         Some(text) => Some(text.parse()?),
     };
     Ok(BuildRequest {
-        file_name,
-        file,
+        file_name: found.file_name,
+        file: found.file,
         target: input.target.clone(),
         platform,
-        build_args: input.build_arg.iter().filter_map(|text| build_arg(text)).collect(),
+        build_args,
         labels: Vec::new(),
         annotations: Vec::new(),
-        context,
+        context: found.context,
         named_contexts: input.build_context.iter().map(|text| named_context(text)).collect::<Result<_>>()?,
-        secrets: BTreeMap::new(),
-        commands: Commands::default(),
+        secrets,
+        commands,
         no_cache: input.no_cache,
         pull: input.pull,
         tags: Vec::new(),
@@ -56,13 +70,14 @@ pub(crate) fn plan(input: &Input) -> Result<BuildRequest> {
 }
 
 /// A request to build.
-pub(crate) fn build(args: &BuildArgs) -> Result<BuildRequest> {
+pub(crate) async fn build(args: &BuildArgs, roots: &[PathBuf]) -> Result<BuildRequest> {
     for (flag, value) in [("provenance", &args.provenance), ("sbom", &args.sbom)] {
         if value != "false" {
             bail!("--{flag}={value} is not supported yet: only --{flag}=false is");
         }
     }
-    let mut request = plan(&args.input)?;
+    let secrets = args.secret.iter().map(|text| secret(text)).collect::<Result<_>>()?;
+    let mut request = request(&args.input, roots, secrets, commands::commands(&args.commands)?).await?;
     request.format = match args.format {
         ImageFormat::Oci => Format::Oci,
         ImageFormat::Docker => Format::Docker,
@@ -91,10 +106,6 @@ pub(crate) fn build(args: &BuildArgs) -> Result<BuildRequest> {
     if request.format == Format::Docker && request.compression == Compression::Zstd {
         bail!("Docker's media types have no name for zstd layers: leave out --compression=zstd or --format=docker");
     }
-    request.commands = commands::commands(&args.commands)?;
-    request.commands.surroundings.host_name = given(&request.build_args, "BUILDKIT_SANDBOX_HOSTNAME");
-    request.commands.cache_mount_space = given(&request.build_args, "BUILDKIT_CACHE_MOUNT_NS");
-    request.secrets = args.secret.iter().map(|text| secret(text)).collect::<Result<_>>()?;
     if let Some(jobs) = args.jobs {
         if jobs == 0 {
             bail!("--jobs must be at least 1");
@@ -133,62 +144,6 @@ fn pair(flag: &str, text: &str) -> Result<(String, String)> {
     Ok((name.to_owned(), value.to_owned()))
 }
 
-/// Context, the build file's name, and its text.
-fn context(input: &Input) -> Result<(ContextSource, String, String)> {
-    let file_is_stdin = input.file.as_deref() == Some("-");
-    if input.context == "-" {
-        if file_is_stdin {
-            bail!("both the Dockerfile and the context cannot come from standard input");
-        }
-        return archive(std::io::stdin(), "standard input", input);
-    }
-    let path = Path::new(&input.context);
-    if input.context.contains("://") || input.context.starts_with("git@") {
-        bail!("the context {}: contexts on the web are not supported yet; give a folder or a tar", input.context);
-    }
-    let meta = std::fs::metadata(path).with_context(|| format!("the context {}", path.display()))?;
-    if meta.is_file() {
-        return archive(std::fs::File::open(path)?, &input.context, input);
-    }
-    let folder = std::path::absolute(path)?;
-    if file_is_stdin {
-        let text = read_text(&mut std::io::stdin(), "the Dockerfile on standard input")?;
-        return Ok((ContextSource::Folder(folder, None), "Dockerfile".into(), text));
-    }
-    let file = match &input.file {
-        Some(file) => PathBuf::from(file),
-        None => folder.join("Dockerfile"),
-    };
-    // As buildx does: a name is looked for here, and then in the context.
-    let file = if file.exists() || file.is_absolute() { file } else { folder.join(&file) };
-    let mut opened = std::fs::File::open(&file).with_context(|| format!("the Dockerfile {}", file.display()))?;
-    let text = read_text(&mut opened, &file.display().to_string())?;
-    let name = input.file.clone().unwrap_or_else(|| "Dockerfile".into());
-    Ok((ContextSource::Folder(folder, Some(file)), name, text))
-}
-
-fn read_text(source: &mut impl Read, what: &str) -> Result<String> {
-    let mut text = String::new();
-    source.take(LARGEST_FILE).read_to_string(&mut text).with_context(|| what.to_owned())?;
-    Ok(text)
-}
-
-/// A tar as context; the build file is in it unless it is given apart.
-fn archive(source: impl Read + Send, what: &str, input: &Input) -> Result<(ContextSource, String, String)> {
-    let context = build::read_archive(source).with_context(|| format!("the context in {what}"))?;
-    let (name, text) = match input.file.as_deref() {
-        Some("-") => ("Dockerfile".to_owned(), read_text(&mut std::io::stdin(), "the Dockerfile on standard input")?),
-        Some(file) if Path::new(file).exists() => (file.to_owned(), read_text(&mut std::fs::File::open(file)?, file)?),
-        file => {
-            let name = file.unwrap_or("Dockerfile");
-            let mut opened = build::open_in_context(&context, name)
-                .with_context(|| format!("the Dockerfile {name} in the context {what}"))?;
-            (name.to_owned(), read_text(&mut opened, name)?)
-        }
-    };
-    Ok((ContextSource::Loaded(Arc::new(context)), name, text))
-}
-
 fn named_context(text: &str) -> Result<(String, NamedContext)> {
     let (name, value) = pair("--build-context", text)?;
     if matches!(name.as_str(), "context" | "scratch" | "") {
@@ -196,8 +151,14 @@ fn named_context(text: &str) -> Result<(String, NamedContext)> {
     }
     let context = if value.starts_with("oci-layout://") || value.starts_with("docker-image://") {
         NamedContext::Image(value.parse::<Location>()?)
+    } else if let Some(reference) = remote::Reference::parse(&value) {
+        NamedContext::Git(reference.map_err(|reason| anyhow::anyhow!("--build-context {text}: {reason}"))?)
+    } else if remote::is_address(&value) {
+        NamedContext::Web(value)
     } else if value.contains("://") {
-        bail!("--build-context {text}: only folders, oci-layout:// and docker-image:// are supported yet");
+        bail!(
+            "--build-context {text}: it is a folder, a git repository, a file on the web, oci-layout:// or docker-image://"
+        );
     } else {
         let folder = std::path::absolute(&value)?;
         if !folder.is_dir() {

@@ -36,6 +36,30 @@ pub fn is_tar(source: impl Read + Send) -> bool {
     matches!(entries.next(), Some(Ok(_)))
 }
 
+/// Whether these are the first bytes of an archive: one of the compressions, or a header of tar.
+#[must_use]
+pub fn is_archive(head: &[u8]) -> bool {
+    let marks: [&[u8]; 4] = [&[0x1f, 0x8b, 8], b"BZh", &[0xfd, b'7', b'z', b'X', b'Z', 0], &[0x28, 0xb5, 0x2f, 0xfd]];
+    if marks.iter().any(|mark| head.starts_with(mark)) {
+        return true;
+    }
+    let Some(block) = head.first_chunk::<512>() else { return false };
+    let header = tar::Header::from_byte_slice(block);
+    // The sum counts its own field as blanks (POSIX.1-1988, ustar).
+    let sum: u32 =
+        block.iter().enumerate().map(|(at, byte)| u32::from(if (148..156).contains(&at) { b' ' } else { *byte })).sum();
+    header.cksum().is_ok_and(|stated| stated == sum) && block.iter().any(|byte| *byte != 0)
+}
+
+/// A context that holds nothing.
+///
+/// # Errors
+/// When its folder cannot be made.
+pub fn empty() -> Result<Context, Error> {
+    let folder = tempfile::Builder::new().prefix("plywood-context-").tempdir().map_err(Error::Archive)?;
+    Ok(Context { tree: Tree::default(), folder: folder.path().to_owned(), made: None, _unpacked: Some(folder) })
+}
+
 /// Reads an archive as a context.
 ///
 /// # Errors
@@ -118,7 +142,9 @@ pub fn read(source: impl Read + Send, keep_owners: bool) -> Result<Context, Erro
         fill_parents(&mut tree, tree::parent(&path));
         tree.insert(path, entry);
     }
-    Ok(Context { tree, folder: folder.path().to_owned(), _unpacked: Some(folder) })
+    let files = tree.iter().filter(|(_, entry)| matches!(entry.kind, Kind::File(_)));
+    let made = files.map(|(_, entry)| entry.mtime.seconds).max();
+    Ok(Context { tree, folder: folder.path().to_owned(), made, _unpacked: Some(folder) })
 }
 
 /// Folders that the archive does not mention.

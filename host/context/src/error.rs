@@ -20,6 +20,25 @@ pub enum Error {
     /// An entry that would lie outside.
     #[error("the context's archive holds `{0}`, which leads outside of it")]
     Outside(String),
+    /// A git repository.
+    #[error("failed to fetch remote {remote}: {reason}")]
+    Git {
+        /// Without secrets.
+        remote: String,
+        /// What git said.
+        reason: String,
+    },
+    /// A file on the web.
+    #[error("{address}: {reason}")]
+    Web {
+        /// Without secrets.
+        address: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// No answer from the web.
+    #[error(transparent)]
+    Http(#[from] http::Error),
     /// A pattern that makes no sense.
     #[error("`{pattern}` is no pattern: {reason}")]
     Pattern {

@@ -4,9 +4,11 @@
 
 pub mod archive;
 mod error;
+pub mod git;
 pub mod ignore;
 mod local;
 pub mod pattern;
+pub mod web;
 
 use std::path::PathBuf;
 
@@ -22,6 +24,8 @@ pub struct Context {
     pub tree: Tree,
     /// Where the bytes of files are.
     pub folder: PathBuf,
+    /// When it was made, in seconds since 1970: a commit's time, what a server says, the newest file of an archive.
+    pub made: Option<i64>,
     /// Deletes `folder` when the context came as an archive.
     _unpacked: Option<tempfile::TempDir>,
 }

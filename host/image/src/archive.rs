@@ -213,11 +213,15 @@ impl Drop for ArchiveSink {
 }
 
 impl ArchiveSink {
-    /// Starts an archive at `path`.
+    /// Starts an archive at `path`. What is there and no file, as a device or a pipe, is written to and never replaced.
     ///
     /// # Errors
     /// When it cannot be made.
     pub fn create(path: &Path, format: ArchiveFormat, names: Vec<Name>) -> Result<Self, Error> {
+        if std::fs::metadata(path).is_ok_and(|meta| !meta.is_file()) {
+            let file = File::options().write(true).open(path).at(path)?;
+            return Self::start(path, Box::new(std::io::BufWriter::new(file)), None, format, names);
+        }
         let mut temporary = path.as_os_str().to_owned();
         temporary.push(format!(".{}.partial", std::process::id()));
         let temporary = PathBuf::from(temporary);

@@ -175,6 +175,11 @@ impl Tree {
         self.entries.insert(path, entry);
     }
 
+    /// Gives everything this time.
+    pub fn set_times(&mut self, time: Time) {
+        self.entries.values_mut().for_each(|entry| entry.mtime = time);
+    }
+
     /// Takes a path away, and everything in it.
     pub fn remove(&mut self, path: &[u8]) {
         let gone: Vec<Path> = self.below(path).map(|(path, _)| path.clone()).collect();

@@ -280,16 +280,12 @@ pub enum CopySource {
     },
     /// The build file itself.
     Inline(Vec<InlineFile>),
-    /// The web.
+    /// The web; under the name that the URL gives it.
     Http {
         /// Where from.
         url: String,
         /// What it must be.
         checksum: Option<Digest>,
-        /// Its name in the image; none: the URL's.
-        file_name: Option<String>,
-        /// Permission bits; none: 0600.
-        mode: Option<u32>,
         /// Whether tar archives are unpacked.
         unpack: bool,
     },
@@ -309,18 +305,12 @@ pub struct InlineFile {
 /// A git repository as a source.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct GitSource {
-    /// Where from.
+    /// As people write it, with fragment and query.
     pub url: String,
-    /// Branch, tag or commit.
-    pub reference: Option<String>,
-    /// Only this directory.
-    pub subdir: Option<String>,
-    /// The commit that it must be.
+    /// The commit that it must be, or its beginning.
     pub checksum: Option<String>,
-    /// Whether `.git` stays.
-    pub keep_git_dir: bool,
-    /// Whether submodules are fetched.
-    pub submodules: bool,
+    /// Whether `.git` stays; none: as the query says.
+    pub keep_git_dir: Option<bool>,
 }
 
 /// A directory to be made, with the parents it lacks.

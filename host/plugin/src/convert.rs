@@ -308,25 +308,15 @@ fn copy_op(copy: ir::CopyOp) -> Result<CopyOp, String> {
                 };
                 sources.push(CopySource::Inline(files.into_iter().map(file).collect::<Result<_, _>>()?));
             }
-            ir::CopySource::Http(files) => {
-                for file in files {
-                    sources.push(CopySource::Http {
-                        url: file.url,
-                        checksum: file.checksum.map(|text| text.parse()).transpose().map_err(|e| format!("{e}"))?,
-                        file_name: file.file_name,
-                        mode: file.mode,
-                        unpack: file.unpack == ir::Unpack::Archives,
-                    });
-                }
+            ir::CopySource::Http(file) => sources.push(CopySource::Http {
+                url: file.url,
+                checksum: file.checksum.map(|text| text.parse()).transpose().map_err(|e| format!("{e}"))?,
+                unpack: file.unpack == ir::Unpack::Archives,
+            }),
+            ir::CopySource::Git(git) => {
+                let (checksum, keep_git_dir) = (git.checksum, git.keep_git_dir);
+                sources.push(CopySource::Git(GitSource { url: no_nul(git.url)?, checksum, keep_git_dir }));
             }
-            ir::CopySource::Git(git) => sources.push(CopySource::Git(GitSource {
-                url: git.url,
-                reference: git.reference,
-                subdir: git.subdir,
-                checksum: git.checksum,
-                keep_git_dir: git.keep_git_dir,
-                submodules: git.submodules,
-            })),
         }
     }
     Ok(CopyOp {
@@ -476,24 +466,15 @@ fn copy_out(copy: &CopyOp) -> ir::CopyOp {
         CopySource::Inline(files) => ir::CopySource::Inline(
             files.iter().map(|f| ir::InlineFile { name: f.name.clone(), content: f.content.clone() }).collect(),
         ),
-        CopySource::Http { url, checksum, file_name, mode, unpack: archives } => {
-            ir::CopySource::Http(vec![ir::HttpSource {
-                url: url.clone(),
-                checksum: checksum.map(|digest| digest.to_string()),
-                file_name: file_name.clone(),
-                mode: *mode,
-                unpack: unpack(*archives),
-            }])
-        }
+        CopySource::Http { url, checksum, unpack: archives } => ir::CopySource::Http(ir::HttpSource {
+            url: url.clone(),
+            checksum: checksum.map(|digest| digest.to_string()),
+            unpack: unpack(*archives),
+        }),
         CopySource::Git(git) => ir::CopySource::Git(ir::GitSource {
             url: git.url.clone(),
-            reference: git.reference.clone(),
-            subdir: git.subdir.clone(),
             checksum: git.checksum.clone(),
             keep_git_dir: git.keep_git_dir,
-            submodules: git.submodules,
-            mtime: ir::GitMtime::Checkout,
-            fetch_by_commit: false,
         }),
     };
     ir::CopyOp {

@@ -37,7 +37,8 @@ impl Flavour {
     }
 }
 
-const FOLDERS: [&str; 8] = ["blobs/blobs/sha256", "indexes", "layers", "cache", "mounts", "locks", "tmp", "plugins"];
+const FOLDERS: [&str; 9] =
+    ["blobs/blobs/sha256", "indexes", "layers", "cache", "mounts", "locks", "tmp", "plugins", "web"];
 
 /// image-spec, "oci-layout file".
 const OCI_LAYOUT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
@@ -118,6 +119,11 @@ impl Store {
 
     pub(crate) fn record(&self, key: &str) -> PathBuf {
         self.root.join("cache").join(format!("{key}.json"))
+    }
+
+    /// What a server has said of the file at an address.
+    pub(crate) fn web(&self, address: &str) -> PathBuf {
+        self.root.join("web").join(format!("{}.json", Digest::of(address.as_bytes()).hex()))
     }
 
     pub(crate) fn lock_file(&self, name: &str) -> PathBuf {

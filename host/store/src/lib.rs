@@ -8,6 +8,7 @@
 //!   layers/<flavour>/<diff ID>/fs   a layer unpacked, whiteouts converted; `boot` beside it names the boot
 //!   cache/<key>.json           what a step gave
 //!   mounts/<id>/               cache mounts
+//!   web/<address>.json         what a server has said of a file
 //!   locks/                     one file a lock
 //!   tmp/<process>-<n>/         half-made things; a folder without its lock is debris
 //! ```
@@ -23,6 +24,7 @@ mod layout;
 mod lock;
 mod record;
 mod scratch;
+mod web;
 
 pub use blob::BlobWriter;
 pub use error::Error;

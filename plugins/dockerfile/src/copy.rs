@@ -1,9 +1,11 @@
 //! COPY and ADD.
 
-use plywood_sdk::instruction::{CopyOp, CopySource, InlineFile, Lowered, Op, OriginSource, PathSource, Unpack};
+use plywood_sdk::instruction::{
+    CopyOp, CopySource, GitSource, HttpSource, InlineFile, Lowered, Op, OriginSource, PathSource, Unpack,
+};
 
 use crate::args::list;
-use crate::lowering::{Result, flag, invalid, invalid_with_help, layer, not_yet, switch};
+use crate::lowering::{Result, flag, invalid, invalid_with_help, layer, switch};
 use crate::run::chomped;
 use crate::scope::Scope;
 
@@ -35,25 +37,17 @@ pub(crate) fn lower(scope: &Scope<'_>) -> Result<Lowered> {
         }
         patterns.push(scope.expand(&word)?);
     }
-    for pattern in &patterns {
-        check_source(scope, pattern, is_add)?;
+    let sources_of = Sources { scope, flags: &flags, is_add, count: patterns.len() + inline.len() };
+    let mut sources: Vec<CopySource> = Vec::new();
+    for pattern in patterns {
         history.push_str(&format!(" {pattern}"));
+        sources_of.add(pattern, &mut sources)?;
     }
     for file in &inline {
         history.push_str(&format!(" <<{}", file.name));
     }
     let history = format!("{}{}{history} {destination} # buildkit", scope.instruction.keyword, flags.printed());
 
-    let mut sources = Vec::new();
-    if !patterns.is_empty() {
-        sources.push(match &flags.from {
-            Some(origin) => CopySource::Stage(OriginSource { origin: origin.clone(), patterns }),
-            None => {
-                let unpack = if flags.unpack.unwrap_or(is_add) { Unpack::Archives } else { Unpack::Never };
-                CopySource::Context(PathSource { patterns, unpack })
-            }
-        });
-    }
     if !inline.is_empty() {
         sources.push(CopySource::Inline(inline));
     }
@@ -77,6 +71,8 @@ struct Flags {
     link: bool,
     parents: bool,
     unpack: Option<bool>,
+    checksum: Option<String>,
+    keep_git_dir: Option<bool>,
 }
 
 impl Flags {
@@ -91,18 +87,14 @@ impl Flags {
             let help = "define a new stage with FROM using ARG from global scope, and copy from that";
             return Err(invalid_with_help("NoExpansion", message, &scope.instruction.span, help));
         }
-        for name in ["checksum", "keep-git-dir"] {
-            if let Some(flag) = scope.instruction.flags.iter().find(|flag| flag.name == name) {
-                return Err(not_yet(&format!("ADD --{name}"), &flag.span));
-            }
-        }
         let chmod = expanded("chmod")?;
         if let Some(mode) = &chmod {
             check_mode(scope, mode)?;
         }
         let excludes = scope.instruction.flags.iter().filter(|flag| flag.name == "exclude");
-        let exclude =
-            excludes.map(|flag| scope.expand_quietly(flag.value.as_deref().unwrap_or_default())).collect::<Result<_>>()?;
+        let exclude = excludes
+            .map(|flag| scope.expand_quietly(flag.value.as_deref().unwrap_or_default()))
+            .collect::<Result<_>>()?;
         Ok(Self {
             from: from.map(|from| scope.stage.resolve_stage(from).unwrap_or_else(|| from.to_owned())),
             chown: expanded("chown")?,
@@ -111,6 +103,8 @@ impl Flags {
             exclude,
             parents: switch(scope.instruction, "parents").unwrap_or(false),
             unpack: switch(scope.instruction, "unpack"),
+            checksum: expanded("checksum")?,
+            keep_git_dir: switch(scope.instruction, "keep-git-dir"),
         })
     }
 
@@ -149,22 +143,84 @@ fn announces_heredoc(word: &str) -> bool {
     word.trim_start_matches(|c: char| c.is_ascii_digit()).strip_prefix("<<").is_some_and(|rest| !rest.starts_with('<'))
 }
 
-fn check_source(scope: &Scope<'_>, source: &str, is_add: bool) -> Result<()> {
-    let is_http = source.starts_with("http://") || source.starts_with("https://");
-    let path = source.split(['#', '?']).next().unwrap_or(source);
-    let is_git = source.starts_with("git://")
-        || source.starts_with("ssh://")
-        || source.starts_with("git@")
-        || is_http && path.ends_with(".git");
-    match (is_git, is_http, is_add) {
-        (true, _, false) => {
-            Err(invalid("InvalidSource", "source can't be a git ref for COPY", &scope.instruction.span))
+/// What each source is: a path, a file on the web, a repository.
+struct Sources<'s> {
+    scope: &'s Scope<'s>,
+    flags: &'s Flags,
+    is_add: bool,
+    /// How many there are.
+    count: usize,
+}
+
+impl Sources<'_> {
+    fn add(&self, source: String, sources: &mut Vec<CopySource>) -> Result<()> {
+        let flags = self.flags;
+        let error = |message: &str| Err(invalid("InvalidSource", message, &self.scope.instruction.span));
+        let (is_git, is_http) = (is_git(&source), source.starts_with("http://") || source.starts_with("https://"));
+        if flags.checksum.is_some() && self.count > 1 {
+            return error("checksum can't be specified for multiple sources");
         }
-        (false, true, false) => {
-            Err(invalid("InvalidSource", "source can't be a URL for COPY", &scope.instruction.span))
+        if is_git && !self.is_add {
+            return error("source can't be a git ref for COPY");
         }
-        (true, _, true) => Err(not_yet("ADD from a git repository", &scope.instruction.span)),
-        (false, true, true) => Err(not_yet("ADD from a URL", &scope.instruction.span)),
-        (false, false, _) => Ok(()),
+        if is_http && !self.is_add {
+            return error("source can't be a URL for COPY");
+        }
+        if flags.checksum.is_some() && !is_git && !is_http {
+            return error("checksum requires HTTP(S) or Git sources");
+        }
+        let unpack = |default: bool| if flags.unpack.unwrap_or(default) { Unpack::Archives } else { Unpack::Never };
+        if is_git {
+            let (checksum, keep_git_dir) = (flags.checksum.clone(), flags.keep_git_dir);
+            sources.push(CopySource::Git(GitSource { url: source, checksum, keep_git_dir }));
+            return Ok(());
+        }
+        if is_http {
+            let checksum = flags.checksum.clone();
+            if checksum.as_deref().is_some_and(|checksum| !is_digest(checksum)) {
+                return error("invalid checksum digest format: it must be sha256: and 64 hexadecimal digits");
+            }
+            sources.push(CopySource::Http(HttpSource { url: source, checksum, unpack: unpack(false) }));
+            return Ok(());
+        }
+        match (sources.last_mut(), &flags.from) {
+            (Some(CopySource::Context(paths)), None) => paths.patterns.push(source),
+            (Some(CopySource::Stage(from)), Some(_)) => from.patterns.push(source),
+            (_, None) => {
+                let paths = PathSource { patterns: vec![source], unpack: unpack(self.is_add) };
+                sources.push(CopySource::Context(paths));
+            }
+            (_, Some(origin)) => {
+                sources.push(CopySource::Stage(OriginSource { origin: origin.clone(), patterns: vec![source] }));
+            }
+        }
+        Ok(())
     }
+}
+
+fn is_digest(text: &str) -> bool {
+    let hex = text.strip_prefix("sha256:").unwrap_or_default();
+    hex.len() == 64 && hex.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+}
+
+/// Whether a source is a repository: by its scheme, by `.git` at the end of its path, or as `user@host:path`.
+fn is_git(source: &str) -> bool {
+    let path = source.split(['#', '?']).next().unwrap_or(source);
+    if let Some((scheme, rest)) = path.split_once("://") {
+        return match scheme.to_ascii_lowercase().as_str() {
+            "git" | "ssh" => true,
+            "http" | "https" => rest.contains('/') && rest.ends_with(".git"),
+            _ => false,
+        };
+    }
+    let Some((user, rest)) = path.split_once('@') else {
+        return false;
+    };
+    let Some((host, path)) = rest.split_once(':') else {
+        return false;
+    };
+    let is_name = |text: &str, more: &str| {
+        !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || more.contains(c))
+    };
+    is_name(user, "_") && is_name(host, ".") && !path.is_empty()
 }

@@ -25,9 +25,9 @@ pub mod instruction {
         FlagSpec, Guest, History, Included, KeywordSpec, Lowered, Lowering, Stage,
     };
     pub use plywood::plugin::build_ir::{
-        Arguments, BindMount, CacheMount, CacheSharing, ConfigChange, CopyOp, CopySource, FileMount, Flag, GitMtime,
-        GitSource, Heredoc, HttpSource, InlineFile, Instruction, MkdirOp, Mount, MountKind, NetworkMode, Op,
-        OriginSource, PathSource, RunOp, SecretMount, SecurityMode, SshMount, Unpack,
+        Arguments, BindMount, CacheMount, CacheSharing, ConfigChange, CopyOp, CopySource, FileMount, Flag, GitSource,
+        Heredoc, HttpSource, InlineFile, Instruction, MkdirOp, Mount, MountKind, NetworkMode, Op, OriginSource,
+        PathSource, RunOp, SecretMount, SecurityMode, SshMount, Unpack,
     };
     pub use plywood::plugin::context_files;
     pub use plywood::plugin::log;
@@ -51,9 +51,9 @@ pub mod cache_policy {
         Addition, Component, Decision, Guest, KeyEdit, Phase, Step, Verdict,
     };
     pub use plywood::plugin::build_ir::{
-        Arguments, BindMount, CacheMount, CacheSharing, ConfigChange, CopyOp, CopySource, FileMount, Flag, GitMtime,
-        GitSource, Heredoc, HttpSource, InlineFile, Instruction, MkdirOp, Mount, MountKind, NetworkMode, Op,
-        OriginSource, PathSource, RunOp, SecretMount, SecurityMode, SshMount, Unpack,
+        Arguments, BindMount, CacheMount, CacheSharing, ConfigChange, CopyOp, CopySource, FileMount, Flag, GitSource,
+        Heredoc, HttpSource, InlineFile, Instruction, MkdirOp, Mount, MountKind, NetworkMode, Op, OriginSource,
+        PathSource, RunOp, SecretMount, SecurityMode, SshMount, Unpack,
     };
     pub use plywood::plugin::log;
     pub use plywood::plugin::settings;

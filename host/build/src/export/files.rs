@@ -24,11 +24,11 @@ async fn flatten(tools: &Tools, solver: &Arc<Solver>, layers: &[DiffId]) -> Resu
     for layer in layers {
         solver.fetch(*layer).await?;
     }
-    let (store, layers) = (tools.store.clone(), layers.to_vec());
+    let (store, layers, epoch) = (tools.store.clone(), layers.to_vec(), solver.epoch());
     let work = move || -> Result<DiffId, Error> {
         let tree = snapshot::index::tree(&store, &layers)?;
         let scratch = store.scratch_folder()?;
-        let parts = parts(&tree, scratch.path());
+        let parts = parts(&tree, scratch.path(), epoch);
         for layer in &layers {
             let wanted: BTreeSet<tree::Path> = tree
                 .iter()
@@ -51,10 +51,14 @@ async fn flatten(tools: &Tools, solver: &Arc<Solver>, layers: &[DiffId]) -> Resu
     tokio::task::spawn_blocking(work).await.map_err(|error| Error::Request(error.to_string()))?
 }
 
-fn parts(tree: &Tree, scratch: &Path) -> Vec<Part> {
+fn parts(tree: &Tree, scratch: &Path, epoch: Option<u64>) -> Vec<Part> {
     let mut first: BTreeMap<tree::Inode, tree::Path> = BTreeMap::new();
     let part = |(path, entry): (&tree::Path, &Entry)| {
         let mut entry = entry.clone();
+        // Files that leave the image bear its time, all of them.
+        if let Some(seconds) = epoch.and_then(|epoch| i64::try_from(epoch).ok()) {
+            entry.mtime = tree::Time { seconds, nanoseconds: 0 };
+        }
         let mut body = None;
         if let Kind::File(file) = &mut entry.kind {
             let name = first.entry(file.inode.clone()).or_insert_with(|| path.clone()).clone();

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use plan::graph::{CopyStep, Graph, Origin, RunStep, Vertex, VertexId, VertexOp};
+use plan::op::{CopyOp, CopySource};
 
 use super::{Base, BaseImage, Planner, Ref, StepOp};
 
@@ -19,6 +20,15 @@ impl<'b> GraphBuilder<'b> {
         Self { planner, graph: Graph::default(), done: BTreeMap::new(), images: BTreeMap::new() }
     }
 
+    /// The vertex that a stage without a base image or stage starts with.
+    pub(super) fn bottom(&mut self, index: usize) -> Option<VertexId> {
+        let mut at = self.stage(index).0?;
+        while let Some(below) = self.graph[at].parent {
+            at = below;
+        }
+        Some(at)
+    }
+
     /// The top vertex of a stage, and the vertices of its steps.
     pub(super) fn stage(&mut self, index: usize) -> (Option<VertexId>, Vec<VertexId>) {
         if let Some(done) = self.done.get(&index) {
@@ -31,6 +41,7 @@ impl<'b> GraphBuilder<'b> {
         let total = plan.steps.len() + 1;
         let mut top = match &plan.base {
             Base::Scratch => None,
+            Base::Context(context) => Some(self.context(context, &name, total)),
             Base::Stage(below) => self.stage(*below).0,
             Base::Image(image) => Some(self.image(image, Some((&name, total)))),
         };
@@ -62,6 +73,30 @@ impl<'b> GraphBuilder<'b> {
         }
         self.done.insert(index, (top, vertices.clone()));
         (top, vertices)
+    }
+
+    /// All files of a context, as the layer that a stage starts with.
+    fn context(&mut self, context: &str, stage: &str, total: usize) -> VertexId {
+        let sources = vec![CopySource::Stage { origin: context.to_owned(), patterns: vec!["/".into()] }];
+        let op = CopyOp {
+            sources,
+            destination: "/".into(),
+            chown: None,
+            chmod: None,
+            exclude: Vec::new(),
+            link: false,
+            parents: false,
+        };
+        let origins = vec![Some(Origin::Context(Some(context.to_owned())))];
+        self.graph.push(Vertex {
+            name: format!("[{stage} 1/{total}] FROM {context}"),
+            stage: stage.to_owned(),
+            index: 0,
+            parent: None,
+            op: VertexOp::Copy(CopyStep { op, destination: "/".into(), origins }),
+            span: None,
+            base: None,
+        })
     }
 
     fn image(&mut self, image: &BaseImage, stage: Option<(&str, usize)>) -> VertexId {

@@ -42,9 +42,20 @@ impl Planner {
         let From { base: name, platform: explicit, .. } = self.froms[index].clone();
         let is_explicit = explicit.is_some() || self.explicit_platform;
         let platform = explicit.unwrap_or_else(|| self.target_platform.clone());
-        let base = self.base(index, &name, &platform, is_explicit, span).await?;
+        // A named context of the stage's own name takes its place, instructions and all.
+        let replaced = match &stage.name {
+            Some(own) => self.resolver.named(own, &platform).await,
+            None => Ok(None),
+        };
+        let replaced = replaced.map_err(|source| Error::Base { source, span: Some(span.clone()) })?;
+        let lines = if replaced.is_some() { &[][..] } else { &stage.lines };
+        let base = match replaced {
+            Some(named) => named.into(),
+            None => self.base(index, &name, &platform, is_explicit, span).await?,
+        };
         let mut plan = self.start(&base, &name, &platform, is_explicit).await?;
         let triggers = std::mem::take(&mut plan.config.config.on_build);
+        let triggers = if lines.is_empty() && !stage.lines.is_empty() { Vec::new() } else { triggers };
 
         let view = StageView {
             config: plan.config,
@@ -71,7 +82,7 @@ impl Planner {
             lowerer.line(line, 0).await?;
         }
         lowerer.in_trigger = false;
-        for line in &stage.lines {
+        for line in lines {
             lowerer.line(line.clone(), 0).await?;
         }
         // Stages that are copied from are lowered side by side.
@@ -122,7 +133,7 @@ impl Planner {
                     ..empty
                 });
             }
-            Base::Scratch => {
+            Base::Scratch | Base::Context(_) => {
                 let mut config = ImageConfig::default();
                 config.set_platform(platform);
                 "/".clone_into(&mut config.config.working_dir);

@@ -22,7 +22,7 @@ use dockerfile::File;
 use oci::config::History;
 use oci::{ImageConfig, Platform};
 use plan::graph::{CopyStep, Graph, ImageSource, RunStep, VertexId};
-use plan::op::{Expansion, HistoryLine, Keyword, MkdirOp};
+use plan::op::{CopySource, Expansion, HistoryLine, Keyword, MkdirOp};
 use plan::{Diagnostic, Span};
 use plugin::Instructions;
 use tokio::sync::OnceCell;
@@ -100,6 +100,8 @@ enum Base {
     Scratch,
     Stage(usize),
     Image(Arc<BaseImage>),
+    /// The files of a named context, as one layer.
+    Context(String),
 }
 
 #[derive(Debug)]
@@ -320,6 +322,15 @@ fn warn_of_unused_arguments(request: &BuildRequest, events: &Events) {
 }
 
 impl Planner {
+    /// The sources of the copy that the instruction at a place of a planned stage makes.
+    pub(crate) fn sources_at(&self, stage: usize, span: &Span) -> Option<Vec<CopySource>> {
+        let plan = self.stages[stage].get()?;
+        plan.steps.iter().find(|step| step.span == *span).and_then(|step| match &step.op {
+            StepOp::Copy(copy, _) => Some(copy.op.sources.clone()),
+            StepOp::Run(..) | StepOp::Mkdir(_) => None,
+        })
+    }
+
     /// Lowers a stage, once.
     fn stage(self: &Arc<Self>, index: usize) -> Later<'_, Result<Arc<StagePlan>, Error>> {
         Box::pin(async move {
@@ -360,8 +371,15 @@ impl Planner {
                     base_created.clone_from(&image.config.created);
                     break;
                 }
-                Base::Scratch => break,
+                Base::Scratch | Base::Context(_) => break,
             }
+        }
+        if let Base::Context(context) = &at.base {
+            // As BuildKit's exporter says of a layer that no instruction has made.
+            let comment = Some("buildkit.exporter.image.v0".to_owned());
+            let line = HistoryLine { created_by: format!("FROM {context}"), empty_layer: false, comment };
+            let first = chain.last().and_then(|(stage, _)| builder.bottom(*stage));
+            history.push((line, first));
         }
         for (stage, steps) in chain.into_iter().rev() {
             let Some(plan) = self.stages[stage].get() else { continue };

@@ -20,21 +20,15 @@ impl Planner {
         span: &Span,
     ) -> Result<Base, Error> {
         let failed = |source| Error::Base { source, span: Some(span.clone()) };
-        if let Some(named) = self.resolver.named(name, platform).await.map_err(failed)? {
-            return match named {
-                Named::Image(image) => Ok(Base::Image(image)),
-                Named::Context(_) => {
-                    let message = format!("FROM {name}: the build context of that name is a folder, and no image");
-                    Err(Error::at("ContextIsNoImage", message, span))
-                }
-            };
-        }
-        if name == "scratch" {
-            return Ok(Base::Scratch);
-        }
         let above = &self.shared.stage_names[..index];
         if let Some(stage) = above.iter().rposition(|known| known.as_deref() == Some(name)) {
             return Ok(Base::Stage(stage));
+        }
+        if let Some(named) = self.resolver.named(name, platform).await.map_err(failed)? {
+            return Ok(named.into());
+        }
+        if name == "scratch" {
+            return Ok(Base::Scratch);
         }
         if let Err(error) = name.parse::<oci::Reference>() {
             let mut diagnostic = Diagnostic::error(
@@ -51,25 +45,29 @@ impl Planner {
     }
 }
 
+impl std::convert::From<Named> for Base {
+    fn from(named: Named) -> Self {
+        match named {
+            Named::Image(image) => Self::Image(image),
+            Named::Context(name) => Self::Context(name),
+        }
+    }
+}
+
 impl Lowerer<'_> {
     /// What `--from` names: a named context, a stage above, or an image.
     pub(super) async fn origin(&self, name: &str, span: &Span) -> Result<Ref, Error> {
         let (planner, platform) = (self.planner, &self.view.platform);
         let failed = |source| Error::Base { source, span: Some(span.clone()) };
+        // A stage that a named context takes the place of is found with that context in it.
+        if let Some(stage) = planner.shared.stage(name, self.view.stage) {
+            return Ok(Ref::Stage(stage));
+        }
         if let Some(named) = planner.resolver.named(name, platform).await.map_err(failed)? {
             return Ok(match named {
                 Named::Context(name) => Ref::Context(Some(name)),
                 Named::Image(image) => Ref::Image(image),
             });
-        }
-        if let Some(stage) = planner.shared.stage(name, self.view.stage) {
-            // A named context of the stage's own name takes its place.
-            if let Some(own) = &planner.shared.stage_names[stage]
-                && let Some(Named::Image(image)) = planner.resolver.named(own, platform).await.map_err(failed)?
-            {
-                return Ok(Ref::Image(image));
-            }
-            return Ok(Ref::Stage(stage));
         }
         let all = planner.shared.stage_names.len();
         if let Some(stage) = planner.shared.stage(name, all) {

@@ -22,9 +22,11 @@ impl Lowerer<'_> {
                     Some(Ref::Context(None))
                 }
                 CopySource::Stage { origin, .. } => Some(self.origin(origin, span).await?),
-                CopySource::Inline(_) => None,
-                CopySource::Http { .. } => return Err(not_yet("a source on the web", span)),
-                CopySource::Git(_) => return Err(not_yet("a git repository as a source", span)),
+                CopySource::Git(git) => {
+                    crate::remote::reference(git).map_err(|reason| Error::at("InvalidSource", reason, span))?;
+                    None
+                }
+                CopySource::Inline(_) | CopySource::Http { .. } => None,
             });
         }
         let full = if op.destination.starts_with('/') {
@@ -120,8 +122,4 @@ impl Lowerer<'_> {
         let diagnostic = Diagnostic::error("NotAllowed", format!("{name} is not allowed"), Some(span.clone()));
         Err(diagnostic.with_help(format!("allow it with --allow {name}")).into())
     }
-}
-
-fn not_yet(what: &str, span: &Span) -> Error {
-    Error::at("NotSupportedYet", format!("{what} is not supported yet"), span)
 }

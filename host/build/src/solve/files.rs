@@ -105,18 +105,31 @@ pub(super) async fn prepare(
                     contents.insert(path, file.content.clone());
                 }
                 bodies.insert(number, Bodies::Inline(contents));
-                let escape = |name: &str| name.chars().flat_map(|c| ['\\', c]).collect::<String>();
                 let patterns = files.iter().map(|file| escape(&file.name)).collect();
                 sources.push(Source { tree: Arc::new(tree), patterns, archives: BTreeMap::new(), number });
             }
-            CopySource::Http { .. } | CopySource::Git(_) => {
-                return Err(failed("a source on the web is not supported yet".into()));
+            CopySource::Http { url, checksum, unpack } => {
+                let file = solver.lookups.remote.file(url, *checksum).await;
+                let file = file.map_err(|error| failed(error.to_string()))?;
+                let patterns = [escape(&context::web::file_name(url))];
+                sources.push(of_context(&file, &patterns, *unpack, number, &mut bodies, &how).map_err(failed)?);
+            }
+            CopySource::Git(git) => {
+                let reference = crate::remote::reference(git).map_err(failed)?;
+                let files = solver.lookups.remote.checkout(&reference).await;
+                let files = files.map_err(|error| failed(error.to_string()))?;
+                sources.push(of_context(&files, &["/".into()], false, number, &mut bodies, &how).map_err(failed)?);
             }
         }
     }
     // A linked copy sees nothing below.
     let base = if op.link { Arc::default() } else { real_base };
     Ok(Prepared { sources, how, base, bodies, scratch: solver.tools.store.scratch_folder()? })
+}
+
+/// A name as a pattern that means nothing else.
+fn escape(name: &str) -> String {
+    name.chars().flat_map(|c| ['\\', c]).collect()
 }
 
 fn of_context(
