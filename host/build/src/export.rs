@@ -21,17 +21,26 @@ use crate::solve::{Solved, Solver};
 
 mod files;
 
-/// Makes the image's documents and writes every output.
-pub(crate) async fn export(
+/// An image, its documents in the store.
+pub(crate) struct Made {
+    document: Document,
+    config_digest: Digest,
+    platform: oci::Platform,
+    layers: Vec<DiffId>,
+    solver: Arc<Solver>,
+}
+
+/// Makes an image's documents.
+pub(crate) async fn make(
     request: &BuildRequest,
     tools: &Tools,
-    solver: &Arc<Solver>,
+    solver: Arc<Solver>,
     planned: &Planned,
     target: Option<Solved>,
-) -> Result<BuildOutput, Error> {
+) -> Result<Made, Error> {
     let layers: Vec<DiffId> = target.as_ref().map(|solved| solved.layers.to_vec()).unwrap_or_default();
-    let config = config(request, planned, solver, &layers).await?;
-    let blobs = try_join_all(layers.iter().map(|layer| blob(solver, tools, *layer, request))).await?;
+    let config = config(request, planned, &solver, &layers).await?;
+    let blobs = try_join_all(layers.iter().map(|layer| blob(&solver, tools, *layer, request))).await?;
     let store = &tools.store;
     let json = |error: serde_json::Error| Error::Request(error.to_string());
     let config_text = serde_json::to_vec(&config).map_err(json)?;
@@ -45,17 +54,51 @@ pub(crate) async fn export(
     let digest = store.write_blob(&text)?;
     let mut descriptor = describe(request.format.manifest(), digest, text.len() as u64);
     descriptor.set_platform(Some((&config.platform()).into()));
-    let document = Document { descriptor: descriptor.clone(), bytes: text };
-    let source: Arc<dyn Source> =
-        Arc::new(Origins { store: StoreSource::at(store, descriptor.clone()), from: base_reference(solver, &layers) });
+    let document = Document { descriptor, bytes: text };
+    Ok(Made { document, config_digest, platform: config.platform(), layers, solver })
+}
+
+/// Writes every output: of one image, or of an index of several.
+pub(crate) async fn export(
+    request: &BuildRequest,
+    tools: &Tools,
+    images: Vec<Made>,
+    several: bool,
+) -> Result<BuildOutput, Error> {
+    let store = &tools.store;
+    let document = match &images[..] {
+        [only] if !several => only.document.clone(),
+        images => index(request, tools, images)?,
+    };
+    let descriptor = document.descriptor.clone();
+    let from = images.iter().find_map(|image| base_reference(&image.solver, &image.layers));
+    let source: Arc<dyn Source> = Arc::new(Origins { store: StoreSource::at(store, descriptor.clone()), from });
     for output in &request.outputs {
-        write(request, tools, solver, &source, &layers, output).await?;
+        write(request, tools, &source, &images, several, output).await?;
     }
     if request.outputs.is_empty() {
         let sink = StoreSink::new(store, request.tags.clone());
         sink.document(&document, true).await?;
     }
-    Ok(BuildOutput { digest, config_digest, descriptor, tags: request.tags.clone(), cached: solver.counts() })
+    let digest = oci::digest_of(&descriptor).map_err(|error| Error::Request(error.to_string()))?;
+    let config_digest = images.first().filter(|_| !several).map(|image| image.config_digest);
+    let count = |count: (usize, usize), image: &Made| {
+        let (cached, all) = image.solver.counts();
+        (count.0 + cached, count.1 + all)
+    };
+    let cached = images.iter().fold((0, 0), count);
+    Ok(BuildOutput { digest, config_digest, descriptor, tags: request.tags.clone(), cached })
+}
+
+/// The images of several platforms, in the order in which they were asked for.
+fn index(request: &BuildRequest, tools: &Tools, images: &[Made]) -> Result<Document, Error> {
+    let mut index = oci::Index::default();
+    index.set_schema_version(2);
+    index.set_media_type(Some(request.format.index().into()));
+    index.set_manifests(images.iter().map(|image| image.document.descriptor.clone()).collect());
+    let bytes = serde_json::to_vec(&index).map_err(|error| Error::Request(error.to_string()))?;
+    let digest = tools.store.write_blob(&bytes)?;
+    Ok(Document { descriptor: describe(request.format.index(), digest, bytes.len() as u64), bytes })
 }
 
 /// The store's image, whose base layers a registry may have.
@@ -152,11 +195,15 @@ async fn blob(solver: &Arc<Solver>, tools: &Tools, layer: DiffId, request: &Buil
 async fn write(
     request: &BuildRequest,
     tools: &Tools,
-    solver: &Arc<Solver>,
     source: &Arc<dyn Source>,
-    layers: &[DiffId],
+    images: &[Made],
+    several: bool,
     output: &Output,
 ) -> Result<(), Error> {
+    if several && matches!(output, Output::Docker(_) | Output::Load) {
+        let reason = "an archive for docker load holds one platform: build one at a time, or use type=oci or registry";
+        return Err(Error::Request(reason.into()));
+    }
     let events = &tools.events;
     let names: Vec<image::Name> = request.tags.iter().map(image::Name::from).collect();
     match output {
@@ -184,8 +231,23 @@ async fn write(
             copy(source, &archive(path.as_deref(), ArchiveFormat::Docker, names)?, events).await?;
         }
         Output::Load => load(source, names, events).await?,
-        Output::Local(folder) => files::to_folder(tools, solver, layers, folder).await?,
-        Output::Tar(path) => files::to_tar(tools, solver, layers, path.as_deref()).await?,
+        Output::Local(folder) => {
+            for image in images {
+                // As BuildKit names them: linux_amd64, linux_arm_v7.
+                let folder = match several {
+                    true => folder.join(image.platform.to_string().replace('/', "_")),
+                    false => folder.clone(),
+                };
+                files::to_folder(tools, &image.solver, &image.layers, &folder).await?;
+            }
+        }
+        Output::Tar(path) => match images {
+            [image] if !several => files::to_tar(tools, &image.solver, &image.layers, path.as_deref()).await?,
+            _ => {
+                let reason = "type=tar holds the files of one platform: use type=local, which has a folder for each";
+                return Err(Error::Request(reason.into()));
+            }
+        },
     }
     Ok(())
 }

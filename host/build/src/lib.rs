@@ -36,12 +36,27 @@ use planner::Extent;
 pub async fn build(request: &BuildRequest, tools: &Tools) -> Result<BuildOutput, Error> {
     let (request, epoch) = epoch::settle(request, tools).await?;
     let request = &request;
-    let (solver, planned) = prepare(request, tools, epoch).await?;
-    let target = match planned.target {
-        Some(target) => Some(solver.solve(target).await?),
-        None => None,
-    };
-    export::export(request, tools, &solver, &planned, target).await
+    let several = request.platforms.len() > 1 || request.several_platforms;
+    let mut images = Vec::new();
+    // One after the other: what they share is found in the cache the second time.
+    for platforms in each(&request.platforms) {
+        let request = BuildRequest { platforms, several_platforms: several, ..request.clone() };
+        let (solver, planned) = prepare(&request, tools, epoch).await?;
+        let target = match planned.target {
+            Some(target) => Some(solver.solve(target).await?),
+            None => None,
+        };
+        images.push(export::make(&request, tools, solver, &planned, target).await?);
+    }
+    export::export(request, tools, images, several).await
+}
+
+/// Each platform alone; none is one, too.
+fn each(platforms: &[oci::Platform]) -> Vec<Vec<oci::Platform>> {
+    match platforms {
+        [] => vec![Vec::new()],
+        platforms => platforms.iter().map(|platform| vec![platform.clone()]).collect(),
+    }
 }
 
 /// Says what a build would do.

@@ -24,8 +24,10 @@ pub struct BuildRequest {
     pub file: String,
     /// A stage's name or number; none: the last.
     pub target: Option<String>,
-    /// None: this machine's.
-    pub platform: Option<Platform>,
+    /// What the image shall run on; none: this machine's. Several make an index.
+    pub platforms: Vec<Platform>,
+    /// Whether this is the build of one of several platforms, whose steps are told apart by it.
+    pub several_platforms: bool,
     /// `--build-arg`.
     pub build_args: Vec<(String, String)>,
     /// `--label`.
@@ -130,11 +132,11 @@ impl std::fmt::Debug for Tools {
 /// What a build gave.
 #[derive(Clone, Debug)]
 pub struct BuildOutput {
-    /// Of the manifest.
+    /// Of the manifest, or of the index of several.
     pub digest: oci::Digest,
-    /// Of the configuration.
-    pub config_digest: oci::Digest,
-    /// The manifest's descriptor.
+    /// Of the configuration; an index has none.
+    pub config_digest: Option<oci::Digest>,
+    /// The manifest's, or the index's.
     pub descriptor: oci::Descriptor,
     /// The image's names.
     pub tags: Vec<Reference>,

@@ -18,9 +18,9 @@ pub(crate) struct Input {
     /// The stage to build, by name or number [default: the last]
     #[arg(long, value_name = "STAGE")]
     pub(crate) target: Option<String>,
-    /// What the image shall run on [default: this machine's platform]
-    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
-    pub(crate) platform: Option<String>,
+    /// What the image shall run on; several make an index [default: this machine's platform]
+    #[arg(long, value_name = "OS/ARCH[/VARIANT][,...]")]
+    pub(crate) platform: Vec<String>,
     /// A build argument; a name alone takes the value of the environment
     #[arg(long, value_name = "NAME[=VALUE]")]
     pub(crate) build_arg: Vec<String>,

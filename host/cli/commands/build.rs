@@ -65,10 +65,12 @@ fn finish(args: &BuildArgs, request: &BuildRequest, output: &BuildOutput) -> Res
         let names: Vec<String> = output.tags.iter().map(ToString::to_string).collect();
         let mut metadata = serde_json::json!({
             "containerimage.digest": output.digest,
-            "containerimage.config.digest": output.config_digest,
             "containerimage.descriptor": output.descriptor,
             "plywood.steps": { "cached": output.cached.0, "all": output.cached.1 },
         });
+        if let Some(digest) = &output.config_digest {
+            metadata["containerimage.config.digest"] = serde_json::json!(digest);
+        }
         if !names.is_empty() {
             metadata["image.name"] = names.join(",").into();
         }

@@ -41,16 +41,28 @@ async fn request(
     }
     let remote = Remote::new(roots.to_vec(), secrets.clone(), commands.ssh.get("default").cloned(), None);
     let found = context::find(input, &build_args, &remote).await?;
-    let platform = match input.platform.as_deref() {
-        None => None,
-        Some(text) if text.contains(',') => bail!("--platform {text}: several platforms are not supported yet"),
-        Some(text) => Some(text.parse()?),
+    let mut platforms: Vec<oci::Platform> = Vec::new();
+    for text in input.platform.iter().flat_map(|text| text.split(',')).map(str::trim) {
+        let platform = if text.eq_ignore_ascii_case("local") { oci::Platform::host() } else { text.parse()? };
+        if !platforms.contains(&platform) {
+            platforms.push(platform);
+        }
+    }
+    let several_platforms = match given(&build_args, "BUILDKIT_MULTI_PLATFORM").as_deref() {
+        None => false,
+        Some("1" | "t" | "T" | "true" | "TRUE" | "True") => true,
+        Some("0" | "f" | "F" | "false" | "FALSE" | "False") if platforms.len() > 1 => {
+            bail!("conflicting config: returning multiple target platforms is not allowed")
+        }
+        Some("0" | "f" | "F" | "false" | "FALSE" | "False") => false,
+        Some(other) => bail!("invalid boolean value for multi-platform: {other}"),
     };
     Ok(BuildRequest {
         file_name: found.file_name,
         file: found.file,
         target: input.target.clone(),
-        platform,
+        platforms,
+        several_platforms,
         build_args,
         labels: Vec::new(),
         annotations: Vec::new(),

@@ -56,6 +56,15 @@ impl Format {
         }
     }
 
+    /// The media type of a list of images.
+    #[must_use]
+    pub fn index(self) -> &'static str {
+        match self {
+            Self::Oci => OCI_INDEX,
+            Self::Docker => DOCKER_LIST,
+        }
+    }
+
     /// The media type of an image configuration.
     #[must_use]
     pub fn config(self) -> &'static str {

@@ -38,6 +38,10 @@ impl<'b> GraphBuilder<'b> {
             unreachable!("a needed stage has been planned")
         };
         let name = self.planner.file.stages[index].name.clone().unwrap_or_else(|| format!("stage-{index}"));
+        let name = match self.planner.several_platforms {
+            true => format!("{} {name}", plan.platform),
+            false => name,
+        };
         let total = plan.steps.len() + 1;
         let mut top = match &plan.base {
             Base::Scratch => None,

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use dockerfile::Line;
-use dockerfile::lint::Finding;
+use dockerfile::lint::{Finding, INVALID_BASE_PLATFORM};
 use futures_util::future::try_join_all;
 use oci::{ImageConfig, Platform};
 use plan::op::{ConfigChange, ConfigField, HistoryLine, Lowered, Op};
@@ -53,6 +53,7 @@ impl Planner {
             Some(named) => named.into(),
             None => self.base(index, &name, &platform, is_explicit, span).await?,
         };
+        let platform = self.auto_detected(index, &name, &base, platform, is_explicit);
         let mut plan = self.start(&base, &name, &platform, is_explicit).await?;
         let triggers = std::mem::take(&mut plan.config.config.on_build);
         let triggers = if lines.is_empty() && !stage.lines.is_empty() { Vec::new() } else { triggers };
@@ -98,6 +99,25 @@ impl Planner {
             working_dir_at: lowerer.view.set.remove(&ConfigField::WorkingDir),
             ..plan
         })
+    }
+
+    /// The platform of a stage: its base's own, where nobody has asked for one and this machine can run it.
+    fn auto_detected(&self, index: usize, name: &str, base: &Base, expected: Platform, explicit: bool) -> Platform {
+        let Base::Image(image) = base else { return expected };
+        let own = image.config.platform();
+        let same = |platform: &Platform| platform.os == own.os && platform.architecture == own.architecture;
+        if same(&expected) {
+            return expected;
+        }
+        if !explicit && own.os == expected.os && executor::emulation::runs(&own.architecture) {
+            return own;
+        }
+        let line = &self.file.stages[index].line;
+        let message =
+            format!("Base image {name} was pulled with platform \"{own}\", expected \"{expected}\" for current build");
+        let diagnostic = INVALID_BASE_PLATFORM.finding(message, &line.instruction.span);
+        self.linter.add(Finding { diagnostic, comments: &[] });
+        expected
     }
 
     /// A stage before its first instruction.

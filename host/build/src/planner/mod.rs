@@ -149,6 +149,7 @@ pub(crate) struct Planner {
     shared: Arc<Shared>,
     target_platform: Platform,
     explicit_platform: bool,
+    several_platforms: bool,
     proxies: Vec<(String, String)>,
     commands: Commands,
     resolver: Arc<dyn Resolver>,
@@ -220,7 +221,7 @@ fn prepare(
     let stage_names: Vec<Option<String>> = file.stages.iter().map(|stage| stage.name.clone()).collect();
     let target = target(&file, request.target.as_deref())?;
     let build_platform = Platform::host();
-    let target_platform = request.platform.clone().unwrap_or_else(|| build_platform.clone());
+    let target_platform = request.platforms.first().unwrap_or(&build_platform).clone();
     let target_name = stage_names[target].clone().unwrap_or_else(|| "default".into());
     let automatic = scope::automatic(&build_platform, &target_platform, &target_name, &request.build_args);
     let globals = globals(&file, automatic.clone(), &request.build_args)?;
@@ -238,7 +239,8 @@ fn prepare(
         keywords,
         shared: Arc::new(shared),
         target_platform,
-        explicit_platform: request.platform.is_some(),
+        explicit_platform: !request.platforms.is_empty(),
+        several_platforms: request.several_platforms,
         proxies: proxies.collect(),
         commands: request.commands.clone(),
         resolver,

@@ -44,9 +44,12 @@ impl Solver {
         below: &[DiffId],
     ) -> Result<DiffId, Error> {
         let host = oci::Platform::host();
-        if host.rank(&step.platform).is_none() {
-            let reason =
-                format!("a command for {} cannot run on {host}: emulation is not supported yet", step.platform);
+        if host.rank(&step.platform).is_none() && !executor::emulation::runs(&step.platform.architecture) {
+            let reason = format!(
+                "a command for {} cannot run on {host}: this machine has no emulator for it that images can use; \
+                 Debian's package qemu-user-static registers one (with binfmt_misc's flag F)",
+                step.platform
+            );
             return Err(Self::failed(vertex, reason));
         }
         let lowers = self.unpacked(vertex, below).await?;
