@@ -222,6 +222,17 @@ fn run(path: &Path) -> Vec<String> {
 }
 
 #[test]
+fn the_page_on_the_language_is_what_the_plugin_says() {
+    let folder = std::env::temp_dir().join(format!("plywood-language-{}", std::process::id()));
+    let printed = plywood(&folder).args(["help", "dockerfile"]).output().expect("plywood runs");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("plugins/dockerfile/README.md");
+    let page = fs::read_to_string(&path).expect("the page");
+    let printed = String::from_utf8_lossy(&printed.stdout).into_owned();
+    assert!(page == printed, "write it anew: plywood help dockerfile > plugins/dockerfile/README.md");
+    let _ = fs::remove_dir_all(&folder);
+}
+
+#[test]
 fn every_case_comes_out_as_it_must() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases");
     let mut cases: Vec<PathBuf> = fs::read_dir(folder).expect("cases").flatten().map(|entry| entry.path()).collect();

@@ -11,7 +11,7 @@ use clap::{Parser, Subcommand};
 
 /// Builds container images without a daemon; what instructions, cache keys and credentials mean is up to plugins.
 #[derive(Debug, Parser)]
-#[command(name = "plywood", version, arg_required_else_help = true, after_help = EXIT_CODES)]
+#[command(name = "plywood", version, arg_required_else_help = true, disable_help_subcommand = true, after_help = EXIT_CODES)]
 pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) global: Global,
@@ -69,4 +69,13 @@ pub(crate) enum Command {
     Inspect(image::InspectArgs),
     /// What the plugins are and may do
     Plugin(plugin::PluginArgs),
+    /// Help on a command, or on the language: `plywood help dockerfile`
+    Help(HelpArgs),
+}
+
+/// `plywood help`.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct HelpArgs {
+    /// A command, or `dockerfile`
+    pub(crate) topic: Vec<String>,
 }

@@ -2,6 +2,7 @@
 
 mod build;
 mod call;
+mod help;
 mod image;
 mod plan;
 mod plugin;
@@ -30,6 +31,7 @@ pub(crate) async fn run(args: Args) -> ExitCode {
         Command::Push(args) => image::push(global, args).await,
         Command::Inspect(args) => image::inspect(global, args).await,
         Command::Plugin(args) => plugin::run(global, args).await,
+        Command::Help(args) => help::run(global, args).await,
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

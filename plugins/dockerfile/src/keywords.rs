@@ -40,12 +40,21 @@ pub(crate) fn all() -> Vec<KeywordSpec> {
             values("exclude", "leave out what matches this pattern"),
         ]
     };
-    let mut add = KeywordSpec { allows_heredoc: true, ..listed("ADD", "Copies files, and unpacks local archives") };
+    let mut add = KeywordSpec {
+        allows_heredoc: true,
+        ..listed("ADD", "Copies files, local archives unpacked, files from the web, and git repositories")
+    };
     add.flags = copy_flags();
     add.flags.extend([
-        value("checksum", "what the file at the URL must be"),
+        value(
+            "checksum",
+            "what the file on the web must be (sha256:...), or the commit of a repository or its beginning",
+        ),
         switch("keep-git-dir", "keep the .git folder of a repository"),
-        switch("unpack", "whether archives are unpacked"),
+        switch(
+            "unpack",
+            "whether archives are unpacked: local ones are unless this says false, remote ones are if it says true",
+        ),
     ]);
     let mut copy = KeywordSpec { allows_heredoc: true, ..listed("COPY", "Copies files") };
     copy.flags = copy_flags();
@@ -55,9 +64,15 @@ pub(crate) fn all() -> Vec<KeywordSpec> {
     ]);
     let mut run = KeywordSpec { allows_heredoc: true, ..listed("RUN", "Runs a command; what it changes is a layer") };
     run.flags = vec![
-        values("mount", "mount files, a cache, memory, a secret or an ssh agent while it runs"),
-        value("network", "default, none or host"),
-        value("security", "sandbox or insecure"),
+        values(
+            "mount",
+            "what is mounted while it runs: type=bind, cache, tmpfs, secret or ssh, each with BuildKit's options",
+        ),
+        FlagSpec {
+            deviation: Some("`default` is this machine's network".into()),
+            ..value("network", "which network it sees: default, none, or host, which wants `--allow network.host`")
+        },
+        value("security", "how it is confined: sandbox, or insecure, which wants `--allow security.insecure`"),
         FlagSpec {
             deviation: Some("not supported: an error".into()),
             ..values("device", "a device of the machine's (CDI)")
@@ -81,7 +96,7 @@ pub(crate) fn all() -> Vec<KeywordSpec> {
         plain("EXPOSE", "Names the ports that a container serves"),
         healthcheck,
         plain("LABEL", "Adds text to the image, by name"),
-        plain("MAINTAINER", "Names the author (deprecated: use a label)"),
+        plain("MAINTAINER", "Names the author; deprecated, a label does it"),
         plain("ONBUILD", "Keeps an instruction for images built on this one"),
         run,
         listed("SHELL", "The shell of shell forms"),
