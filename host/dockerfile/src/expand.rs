@@ -52,13 +52,16 @@ pub fn words(text: &str, lookup: Lookup<'_>, options: Options) -> Result<Expande
 }
 
 fn expand(text: &str, lookup: Lookup<'_>, options: Options) -> Result<(String, Vec<String>, Vec<String>), ExpandError> {
-    let mut expander = Expander { text, at: 0, lookup, options, unset: BTreeSet::new(), depth: 0 };
+    let mut expander = Expander { text, at: 0, lookup, options, unset: BTreeSet::new(), depth: 0, made: 0 };
     let (word, words) = expander.until(None, options.raw_escapes)?;
     Ok((word, words, expander.unset.into_iter().collect()))
 }
 
 /// `${a:-${b:-...}}` nests; the limit keeps hostile input off the stack.
 const DEEPEST: u32 = 100;
+/// What substitutions may make of one text, all together: `${a//?/${a//?/...}}` multiplies at each level. Linux takes no
+/// argument or variable longer than an eighth of it.
+const LONGEST: usize = 1 << 20;
 
 struct Expander<'t> {
     text: &'t str,
@@ -67,6 +70,8 @@ struct Expander<'t> {
     options: Options,
     unset: BTreeSet<String>,
     depth: u32,
+    /// Bytes that substitutions have made so far.
+    made: usize,
 }
 
 /// Collects words while characters pass.
@@ -236,6 +241,16 @@ impl Expander<'_> {
 
     fn dollar(&mut self) -> Result<String, ExpandError> {
         let start = self.at;
+        let value = self.substitution(start)?;
+        self.made += value.len();
+        if self.made > LONGEST { Err(self.too_long(start)) } else { Ok(value) }
+    }
+
+    fn too_long(&self, start: usize) -> ExpandError {
+        self.error(start, "substitutions make more than 1 MiB of this")
+    }
+
+    fn substitution(&mut self, start: usize) -> Result<String, ExpandError> {
         self.next();
         match self.peek() {
             None => Ok("$".into()),
@@ -278,6 +293,19 @@ impl Expander<'_> {
         rest[..length].to_owned()
     }
 
+    fn unclosed(&self, start: usize) -> ExpandError {
+        self.error(start, "syntax error: missing '}'")
+    }
+
+    /// What follows an operator, up to `stop`. What is wrong there is told, unless it is that the text ends.
+    fn operand(&mut self, stop: char, raw_escapes: bool, start: usize) -> Result<String, ExpandError> {
+        match self.until(Some(stop), raw_escapes) {
+            Ok((word, _)) => Ok(word),
+            Err(_) if self.at == self.text.len() => Err(self.unclosed(start)),
+            Err(error) => Err(error),
+        }
+    }
+
     /// What follows `${`.
     fn braced(&mut self, start: usize) -> Result<String, ExpandError> {
         if matches!(self.peek(), None | Some('{')) {
@@ -289,10 +317,7 @@ impl Expander<'_> {
             self.next();
             return Err(self.error(start, "syntax error: bad substitution"));
         }
-        let missing = |expander: &Self| expander.error(start, "syntax error: missing '}'");
-        let Some(mut operator) = self.next() else {
-            return Err(missing(self));
-        };
+        let mut operator = self.next().ok_or_else(|| self.unclosed(start))?;
         if operator == '}' {
             return Ok(match self.value(&name) {
                 Some(value) => value,
@@ -304,12 +329,12 @@ impl Expander<'_> {
         let mut written = operator.to_string();
         if operator == ':' {
             empty_is_unset = true;
-            operator = self.next().ok_or_else(|| missing(self))?;
+            operator = self.next().ok_or_else(|| self.unclosed(start))?;
             written.push(operator);
         }
         match operator {
             '+' | '-' | '?' => {
-                let (word, _) = self.until(Some('}'), false).map_err(|_| missing(self))?;
+                let word = self.operand('}', false, start)?;
                 // `${x:-y}` is what one writes when x may be unset: that is no use of an unset name.
                 let value = (self.lookup)(&name);
                 let has_value = value.as_ref().is_some_and(|value| !(empty_is_unset && value.is_empty()));
@@ -325,7 +350,7 @@ impl Expander<'_> {
                 }
             }
             '#' | '%' if !empty_is_unset => {
-                let (mut word, _) = self.until(Some('}'), true).map_err(|_| missing(self))?;
+                let mut word = self.operand('}', true, start)?;
                 let value = self.value(&name).unwrap_or_default();
                 let greedy = word.starts_with(operator);
                 if greedy {
@@ -333,9 +358,9 @@ impl Expander<'_> {
                 }
                 let pattern = pattern::Pattern::parse(&word, self.options.escape);
                 Ok(if operator == '#' {
-                    pattern.without_prefix(&value, greedy).to_owned()
+                    pattern.without_prefix(&value, greedy)
                 } else {
-                    pattern.without_suffix(&value, greedy).to_owned()
+                    pattern.without_suffix(&value, greedy)
                 })
             }
             '/' if !empty_is_unset => {
@@ -343,11 +368,12 @@ impl Expander<'_> {
                 if all {
                     self.next();
                 }
-                let (word, _) = self.until(Some('/'), true).map_err(|_| missing(self))?;
-                let (replacement, _) = self.until(Some('}'), true).map_err(|_| missing(self))?;
+                let word = self.operand('/', true, start)?;
+                let replacement = self.operand('}', true, start)?;
                 let value = self.value(&name).unwrap_or_default();
                 let replacement = pattern::unescape(&replacement, self.options.escape);
-                Ok(pattern::Pattern::parse(&word, self.options.escape).replace(&value, &replacement, all))
+                let pattern = pattern::Pattern::parse(&word, self.options.escape);
+                pattern.replace(&value, &replacement, all, LONGEST).ok_or_else(|| self.too_long(start))
             }
             _ => Err(self.error(start, format!("unsupported modifier ({written}) in substitution"))),
         }
@@ -412,12 +438,39 @@ mod tests {
             ("${no?}", "no: is not allowed to be unset"),
             ("${empty:?}", "empty: is not allowed to be empty"),
             ("${no:?give it}", "no: give it"),
+            ("${no:-${empty:?give it}} x", "empty: give it"),
         ] {
             let error = word(text, &lookup, Options::default()).expect_err(text);
             assert!(error.message.contains(message), "{text}: {}", error.message);
         }
         let deep = "${a:-".repeat(100_000);
         assert!(word(&deep, &lookup, Options::default()).is_err());
+    }
+
+    #[test]
+    fn patterns_take_the_shortest_or_longest_part() {
+        let lookup = |name: &str| Some(if name == "v" { "aXbXbé" } else { "a?*" }.to_owned());
+        for (text, expected) in [
+            ("${v#*X}|${v##*X}|${v%X*}|${v%%X*}", "bXbé|bé|aXb|a"),
+            ("${v#*b*b}|${v%b*b?}|${v#b}|${v%%*}", "é|aX|aXbXbé|"),
+            ("${v/X*b/-}|${v//?X/-}|${v//b?/-}|${v//x*/-}", "a-é|--bé|aX--|aXbXbé"),
+            (r"${w#a\?}|${w%\*}|${w//\\?/}", "*|a?|a?*"),
+        ] {
+            let got = word(text, &lookup, Options::default()).map(|e| e.words.concat());
+            assert_eq!(got, Ok(expected.into()), "{text}");
+        }
+    }
+
+    #[test]
+    fn long_values_take_little_time_and_none_takes_much_memory() {
+        let long = "ab".repeat(50_000);
+        let lookup = |_: &str| Some(long.clone());
+        let length = |text: &str| word(text, &lookup, Options::default()).map(|e| e.words.concat().len());
+        assert_eq!(length("${v//ab/x}"), Ok(50_000));
+        assert_eq!(length("${v//a*c/x}${v#*c}${v%c*}${v//*b*a*b*/x}"), Ok(300_001));
+        let text = format!("{}x{}", "${v//?/".repeat(50), "}".repeat(50));
+        let error = word(&text, &lookup, Options::default()).expect_err("too long");
+        assert!(error.message.contains("1 MiB"), "{}", error.message);
     }
 
     #[test]

@@ -1,14 +1,17 @@
 //! Shell patterns of `${x#p}` and `${x/p/r}`: `*`, `?`, everything else literally.
+//!
+//! Values are as long as whoever writes a build file likes, so matching takes time in proportion to pattern times text.
 
 /// A parsed pattern.
-pub(super) struct Pattern(Vec<Token>);
-
-#[derive(PartialEq, Eq)]
-enum Token {
-    Star,
-    Any,
-    Literal(char),
+pub(super) struct Pattern {
+    /// Before the first star.
+    first: Part,
+    /// Behind each star.
+    behind: Vec<Part>,
 }
+
+/// What stands between stars; none is any character.
+type Part = Vec<Option<char>>;
 
 /// `text` with each escape character giving way to what follows it.
 pub(super) fn unescape(text: &str, escape: char) -> String {
@@ -20,84 +23,90 @@ pub(super) fn unescape(text: &str, escape: char) -> String {
     out
 }
 
+/// Whether a part matches at the front of `text`.
+fn fits(part: &[Option<char>], text: &[char]) -> bool {
+    part.len() <= text.len() && part.iter().zip(text).all(|(wanted, c)| wanted.is_none_or(|wanted| wanted == *c))
+}
+
 impl Pattern {
     pub(super) fn parse(text: &str, escape: char) -> Self {
-        let mut tokens = Vec::new();
+        let (mut parts, mut part) = (Vec::new(), Part::new());
         let mut chars = text.chars();
         while let Some(c) = chars.next() {
-            tokens.push(match c {
-                '*' if tokens.last() == Some(&Token::Star) => continue,
-                '*' => Token::Star,
-                '?' => Token::Any,
-                _ if c == escape => Token::Literal(chars.next().unwrap_or(c)),
-                _ => Token::Literal(c),
-            });
-        }
-        Self(tokens)
-    }
-
-    /// Whether the pattern matches all of `text`: linear in practice, since only the last star is ever retried.
-    fn matches(&self, text: &str) -> bool {
-        let text: Vec<char> = text.chars().collect();
-        let (mut token, mut at) = (0, 0);
-        let mut retry: Option<(usize, usize)> = None;
-        while at < text.len() {
-            match self.0.get(token) {
-                Some(Token::Star) => {
-                    retry = Some((token, at));
-                    token += 1;
-                }
-                Some(Token::Any) => (token, at) = (token + 1, at + 1),
-                Some(Token::Literal(c)) if *c == text[at] => (token, at) = (token + 1, at + 1),
-                _ => match retry {
-                    Some((star, from)) => {
-                        retry = Some((star, from + 1));
-                        (token, at) = (star + 1, from + 1);
-                    }
-                    None => return false,
-                },
+            match c {
+                '*' => parts.push(std::mem::take(&mut part)),
+                '?' => part.push(None),
+                _ if c == escape => part.push(Some(chars.next().unwrap_or(c))),
+                _ => part.push(Some(c)),
             }
         }
-        self.0[token..].iter().all(|token| *token == Token::Star)
+        parts.push(part);
+        Self::of(parts)
+    }
+
+    fn of(mut parts: Vec<Part>) -> Self {
+        Self { first: parts.remove(0), behind: parts }
+    }
+
+    /// The same for text that is read backwards.
+    fn reversed(self) -> Self {
+        let mut parts: Vec<Part> = std::iter::once(self.first).chain(self.behind).collect();
+        parts.iter_mut().for_each(|part| part.reverse());
+        parts.reverse();
+        Self::of(parts)
+    }
+
+    /// Where the match that starts at `start` ends. When there is none although the first part is there, there is none
+    /// further on either.
+    fn end(&self, text: &[char], start: usize, longest: bool) -> Option<usize> {
+        let mut at = fits(&self.first, &text[start..]).then_some(start + self.first.len())?;
+        for (number, part) in self.behind.iter().enumerate() {
+            let mut places = at..=text.len();
+            let is_here = |place: &usize| fits(part, &text[*place..]);
+            // The first place leaves the most to the other parts; the last part may as well be far away.
+            let is_last = number + 1 == self.behind.len();
+            let place = if is_last && longest { places.rev().find(is_here) } else { places.find(is_here) };
+            at = place? + part.len();
+        }
+        Some(at)
     }
 
     /// `text` without the shortest (or longest) part at its front that matches.
-    pub(super) fn without_prefix<'t>(&self, text: &'t str, longest: bool) -> &'t str {
-        let ends = text.char_indices().map(|(at, _)| at).chain([text.len()]);
-        let found = |mut ends: Box<dyn Iterator<Item = usize>>| ends.find(|end| self.matches(&text[..*end]));
-        let ends: Vec<usize> = ends.collect();
-        let end = if longest { found(Box::new(ends.into_iter().rev())) } else { found(Box::new(ends.into_iter())) };
-        end.map_or(text, |end| &text[end..])
+    pub(super) fn without_prefix(&self, text: &str, longest: bool) -> String {
+        let text: Vec<char> = text.chars().collect();
+        let end = self.end(&text, 0, longest).unwrap_or(0);
+        text[end..].iter().collect()
     }
 
     /// `text` without the shortest (or longest) part at its back that matches.
-    pub(super) fn without_suffix<'t>(&self, text: &'t str, longest: bool) -> &'t str {
-        let starts: Vec<usize> = text.char_indices().map(|(at, _)| at).chain([text.len()]).collect();
-        let found = |mut starts: Box<dyn Iterator<Item = usize>>| starts.find(|start| self.matches(&text[*start..]));
-        let start =
-            if longest { found(Box::new(starts.into_iter())) } else { found(Box::new(starts.into_iter().rev())) };
-        start.map_or(text, |start| &text[..start])
+    pub(super) fn without_suffix(self, text: &str, longest: bool) -> String {
+        let text: Vec<char> = text.chars().rev().collect();
+        let end = self.reversed().end(&text, 0, longest).unwrap_or(0);
+        text[end..].iter().rev().collect()
     }
 
-    /// `text` with the first longest match (or each) replaced. An empty pattern replaces nothing.
-    pub(super) fn replace(&self, text: &str, replacement: &str, all: bool) -> String {
-        let mut out = String::new();
-        let mut rest = text;
-        while !rest.is_empty() && !self.0.is_empty() {
-            let longest =
-                rest.char_indices().map(|(at, c)| at + c.len_utf8()).rev().find(|end| self.matches(&rest[..*end]));
-            let Some(end) = longest else {
-                let first = rest.chars().next().map_or(0, char::len_utf8);
-                out.push_str(&rest[..first]);
-                rest = &rest[first..];
+    /// `text` with the first longest match (or each) replaced; none when that is more than `most` bytes. An empty
+    /// pattern replaces nothing.
+    pub(super) fn replace(&self, text: &str, replacement: &str, all: bool, most: usize) -> Option<String> {
+        if self.first.is_empty() && self.behind.is_empty() {
+            return Some(text.to_owned());
+        }
+        let text: Vec<char> = text.chars().collect();
+        let (mut out, mut at) = (String::new(), 0);
+        while at < text.len() {
+            if !fits(&self.first, &text[at..]) {
+                out.push(text[at]);
+                at += 1;
                 continue;
-            };
+            }
+            let Some(end) = self.end(&text, at, true) else { break };
             out.push_str(replacement);
-            rest = &rest[end..];
-            if !all {
+            at = end;
+            if !all || out.len() > most {
                 break;
             }
         }
-        out + rest
+        out.extend(&text[at..]);
+        (out.len() <= most).then_some(out)
     }
 }
