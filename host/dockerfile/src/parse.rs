@@ -110,7 +110,9 @@ fn check(instruction: &Instruction, keywords: &[Keyword]) -> Result<(), Diagnost
     let Some(spec) = keywords.iter().find(|spec| spec.keyword == *keyword) else {
         let mut span = instruction.span.clone();
         span.end = span.start;
-        span.end.column += u32::try_from(keyword.len()).unwrap_or(1);
+        // As written, which may be shorter than in upper case, or be cut by a continuation.
+        let written = instruction.source.split_whitespace().next().map_or(0, str::len);
+        span.end.column += u32::try_from(written).unwrap_or(1);
         let diagnostic = Diagnostic::error("UnknownInstruction", format!("unknown instruction: {keyword}"), Some(span));
         let known = keywords.iter().map(|spec| spec.keyword.as_str()).chain(["FROM"]);
         return Err(match plan::diagnostic::nearest(keyword, known) {
@@ -302,6 +304,15 @@ mod tests {
         );
         assert_eq!(message("# escape=x\nFROM a"), "1:1: invalid escape token 'x' does not match ` or \\");
         assert_eq!(message("# escape=`\n# escape=`\nFROM a"), "2:1: only one escape parser directive can be used");
+    }
+
+    #[test]
+    fn an_unknown_word_is_shown_as_far_as_its_line_goes() {
+        for (text, end) in [("FROM a\nRNU x", 4), ("FROM a\nR\\\nNU x", 3), ("FROM a\n\u{390}\n", 3)] {
+            let diagnostic = parse("Dockerfile", text, &keywords()).expect_err(text);
+            let span = diagnostic.span.expect("a place");
+            assert_eq!((span.start.line, span.end.line, span.end.column), (2, 2, end), "{text}");
+        }
     }
 
     #[test]
