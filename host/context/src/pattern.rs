@@ -2,7 +2,7 @@
 //! nothing does.
 //!
 //! The first follow moby's `patternmatcher`, the second Go's `path/filepath.Match`. Matching takes time in proportion to
-//! pattern times path, whatever the pattern.
+//! pattern times path, whatever the pattern. A character is one of UTF-8, or a byte that is not.
 
 use crate::error::Error;
 
@@ -12,7 +12,7 @@ pub struct Pattern(Vec<Token>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Token {
-    Byte(u8),
+    Just(Character),
     /// Anything but a slash.
     One,
     /// Any number of anything but slashes.
@@ -21,11 +21,25 @@ enum Token {
     Folders,
     /// Anything.
     Everything,
-    /// One byte of these ranges, or of none of them; never a slash.
+    /// A character of these ranges, or of none of them; never a slash.
     Class {
         negated: bool,
-        ranges: Vec<(u8, u8)>,
+        ranges: Vec<(Character, Character)>,
     },
+}
+
+/// A character's number, or behind all of those a byte that belongs to none.
+type Character = u32;
+
+const SLASH: Character = '/' as Character;
+
+fn characters(text: &[u8]) -> Vec<Character> {
+    let mut characters = Vec::with_capacity(text.len());
+    for chunk in text.utf8_chunks() {
+        characters.extend(chunk.valid().chars().map(u32::from));
+        characters.extend(chunk.invalid().iter().map(|byte| 0x11_0000 + u32::from(*byte)));
+    }
+    characters
 }
 
 impl Pattern {
@@ -47,27 +61,29 @@ impl Pattern {
 
     fn parse(text: &[u8], crossing: bool) -> Result<Self, Error> {
         let error = |reason| Error::Pattern { pattern: String::from_utf8_lossy(text).into_owned(), reason };
+        let text = characters(text);
+        let is = |at: usize, wanted: char| text.get(at) == Some(&u32::from(wanted));
         let mut tokens = Vec::new();
         let mut at = 0;
-        while let Some(byte) = text.get(at) {
+        while let Some(character) = text.get(at) {
             at += 1;
-            tokens.push(match byte {
-                b'*' if crossing && text.get(at) == Some(&b'*') => {
+            tokens.push(match char::from_u32(*character) {
+                Some('*') if crossing && is(at, '*') => {
                     at += 1;
-                    if text.get(at) == Some(&b'/') {
+                    if is(at, '/') {
                         at += 1;
                     }
                     if at == text.len() { Token::Everything } else { Token::Folders }
                 }
-                b'*' => Token::Star,
-                b'?' => Token::One,
-                b'[' => class(text, &mut at).ok_or_else(|| error("a bracket is not closed"))?,
-                b'\\' => {
+                Some('*') => Token::Star,
+                Some('?') => Token::One,
+                Some('[') => class(&text, &mut at).ok_or_else(|| error("a bracket is not closed"))?,
+                Some('\\') => {
                     let escaped = *text.get(at).ok_or_else(|| error("it ends in an escape character"))?;
                     at += 1;
-                    Token::Byte(escaped)
+                    Token::Just(escaped)
                 }
-                byte => Token::Byte(*byte),
+                _ => Token::Just(*character),
             });
         }
         Ok(Self(tokens))
@@ -76,16 +92,18 @@ impl Pattern {
     /// Whether the pattern matches all of `path`.
     #[must_use]
     pub fn matches(&self, path: &[u8]) -> bool {
-        // `now[i]`: the tokens so far can match the first i bytes.
+        let path = characters(path);
+        // `now[i]`: the tokens so far can match the first i characters.
         let mut now = vec![false; path.len() + 1];
+        let mut next = now.clone();
         now[0] = true;
         for token in &self.0 {
-            let mut next = vec![false; path.len() + 1];
+            next.fill(false);
             match token {
                 Token::Star | Token::Everything => {
                     let mut reached = false;
                     for at in 0..=path.len() {
-                        if at > 0 && *token == Token::Star && path[at - 1] == b'/' {
+                        if at > 0 && *token == Token::Star && path[at - 1] == SLASH {
                             reached = false;
                         }
                         reached |= now[at];
@@ -96,60 +114,61 @@ impl Pattern {
                     // Nothing, or anything that ends in a slash.
                     let mut reached = false;
                     for at in 0..=path.len() {
-                        next[at] = now[at] || reached && at > 0 && path[at - 1] == b'/';
+                        next[at] = now[at] || reached && at > 0 && path[at - 1] == SLASH;
                         reached |= now[at];
                     }
                 }
                 single => {
-                    for (at, byte) in path.iter().enumerate() {
-                        next[at + 1] = now[at] && one(single, *byte);
+                    for (at, character) in path.iter().enumerate() {
+                        next[at + 1] = now[at] && one(single, *character);
                     }
                 }
             }
-            now = next;
+            std::mem::swap(&mut now, &mut next);
         }
         now[path.len()]
     }
 }
 
-fn one(token: &Token, byte: u8) -> bool {
+fn one(token: &Token, character: Character) -> bool {
     match token {
-        Token::Byte(wanted) => *wanted == byte,
-        Token::One => byte != b'/',
+        Token::Just(wanted) => *wanted == character,
+        Token::One => character != SLASH,
         Token::Class { negated, ranges } => {
-            byte != b'/' && ranges.iter().any(|(low, high)| (low..=high).contains(&&byte)) != *negated
+            character != SLASH && ranges.iter().any(|(low, high)| (low..=high).contains(&&character)) != *negated
         }
         Token::Star | Token::Folders | Token::Everything => false,
     }
 }
 
 /// What follows `[`.
-fn class(text: &[u8], at: &mut usize) -> Option<Token> {
-    let mut take = || -> Option<u8> {
-        let byte = *text.get(*at)?;
+fn class(text: &[Character], at: &mut usize) -> Option<Token> {
+    let is = |character: Character, wanted: char| character == u32::from(wanted);
+    let mut take = || -> Option<Character> {
+        let character = *text.get(*at)?;
         *at += 1;
-        Some(byte)
+        Some(character)
     };
-    let mut byte = take()?;
-    let negated = byte == b'^';
+    let mut character = take()?;
+    let negated = is(character, '^');
     if negated {
-        byte = take()?;
+        character = take()?;
     }
     let mut ranges = Vec::new();
     loop {
-        if byte == b']' && !ranges.is_empty() {
+        if is(character, ']') && !ranges.is_empty() {
             return Some(Token::Class { negated, ranges });
         }
-        let low = if byte == b'\\' { take()? } else { byte };
-        byte = take()?;
-        if byte == b'-' {
+        let low = if is(character, '\\') { take()? } else { character };
+        character = take()?;
+        if is(character, '-') {
             let high = match take()? {
-                b'\\' => take()?,
-                b']' => return None,
+                escape if is(escape, '\\') => take()?,
+                end if is(end, ']') => return None,
                 high => high,
             };
             ranges.push((low, high));
-            byte = take()?;
+            character = take()?;
         } else {
             ranges.push((low, low));
         }
@@ -273,6 +292,8 @@ mod tests {
             ("[a-c]x", "bx", true),
             ("[^a-c]x", "bx", false),
             ("[]]", "]", true),
+            ("?.txt", "é.txt", true),
+            ("[à-ý][^a]", "éü", true),
             ("a\\*", "a*", true),
             ("a\\*", "ab", false),
         ] {
