@@ -99,6 +99,10 @@ pub struct LinkLoop(pub Path);
 
 /// As many links as Linux follows in one path (path_resolution(7) says 40; container tools are more patient).
 const MOST_LINKS: u32 = 255;
+/// Linux takes no longer path. Links can make any length out of a few bytes.
+const LONGEST_PATH: usize = 4096;
+/// Names in a path and in the links on its way: some times as many as the longest path has.
+const MOST_PARTS: usize = 10_000;
 
 impl Entry {
     /// A directory of root's.
@@ -266,25 +270,30 @@ impl Tree {
 pub fn resolve<'e>(path: &[u8], look_up: impl Fn(&[u8]) -> Option<&'e Entry>) -> Result<Path, LinkLoop> {
     let mut done: Path = Vec::new();
     let mut rest: Vec<Vec<u8>> = split(path);
-    let mut links = 0;
+    let (mut links, mut parts) = (0, rest.len());
     while let Some(part) = rest.pop() {
         if part == b".." {
             done.truncate(parent(&done).len());
             continue;
         }
         let next = join(&done, &part);
+        if next.len() > LONGEST_PATH {
+            return Err(LinkLoop(path.to_vec()));
+        }
         let Some(Entry { kind: Kind::Symlink(target), .. }) = look_up(&next) else {
             done = next;
             continue;
         };
-        links += 1;
-        if links > MOST_LINKS {
-            return Err(LinkLoop(path.to_vec()));
-        }
         if target.starts_with(b"/") {
             done.clear();
         }
-        rest.extend(split(target));
+        let target = split(target);
+        links += 1;
+        parts += target.len();
+        if links > MOST_LINKS || parts > MOST_PARTS {
+            return Err(LinkLoop(path.to_vec()));
+        }
+        rest.extend(target);
     }
     Ok(done)
 }
@@ -334,6 +343,16 @@ mod tests {
         assert_eq!(resolve("new/dir"), Ok("new/dir".into()));
         assert!(resolve("loop/x").is_err());
         assert_eq!(tree.resolve_parent(b"abs/up"), Ok(b"a/up".to_vec()));
+    }
+
+    #[test]
+    fn links_that_multiply_are_followed_for_a_short_while() {
+        for parts in ["x/", "x/../"] {
+            let target = |next: usize| format!("/l{next}/{}", parts.repeat(4000 / parts.len()));
+            let links = (0..250).map(|at| (format!("l{at}").into_bytes(), link(&target(at + 1))));
+            let tree: Tree = links.collect();
+            assert!((0..100).all(|_| tree.resolve(b"l0").is_err()), "{parts}");
+        }
     }
 
     #[test]
