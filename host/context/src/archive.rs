@@ -9,6 +9,11 @@ use oci::tree::{self, Entry, File, Inode, Kind, Time, Tree};
 use crate::Context;
 use crate::error::Error;
 
+/// Linux takes no longer path.
+const LONGEST_PATH: usize = 4096;
+/// An xz file says how much memory it wants. `xz -9` wants an eighth of this.
+const XZ_MEMORY: u64 = 512 << 20;
+
 /// Decompresses whatever `source` holds, by its first bytes: plain, gzip, bzip2, xz or zstd.
 ///
 /// # Errors
@@ -19,7 +24,10 @@ pub fn decompress<'r>(source: impl Read + Send + 'r) -> io::Result<Box<dyn Read 
     Ok(match head {
         [0x1f, 0x8b, ..] => Box::new(flate2::bufread::MultiGzDecoder::new(source)),
         [b'B', b'Z', b'h', ..] => Box::new(bzip2::bufread::MultiBzDecoder::new(source)),
-        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Box::new(liblzma::bufread::XzDecoder::new_multi_decoder(source)),
+        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => {
+            let stream = liblzma::stream::Stream::new_stream_decoder(XZ_MEMORY, liblzma::stream::CONCATENATED)?;
+            Box::new(liblzma::bufread::XzDecoder::new_stream(source, stream))
+        }
         [0x28, 0xb5, 0x2f, 0xfd, ..] => Box::new(zstd::stream::read::Decoder::with_buffer(source)?),
         _ => Box::new(source),
     })
@@ -75,6 +83,11 @@ pub fn read(source: impl Read + Send, keep_owners: bool) -> Result<Context, Erro
         if raw.split(|byte| *byte == b'/').any(|part| part == b"..") {
             return Err(outside());
         }
+        let link = found.link_name_bytes().map(std::borrow::Cow::into_owned).unwrap_or_default();
+        let is_nowhere = found.header().entry_type().is_symlink() && link.is_empty();
+        if is_nowhere || [&raw, &link].iter().any(|path| path.len() > LONGEST_PATH || path.contains(&0)) {
+            return Err(Error::Archive(io::Error::other("it holds an entry whose name or link is no path")));
+        }
         let mut xattrs = Vec::new();
         let mut fraction = None;
         for record in found.pax_extensions().map_err(Error::Archive)?.into_iter().flatten() {
@@ -104,12 +117,11 @@ pub fn read(source: impl Read + Send, keep_owners: bool) -> Result<Context, Erro
             mtime: Time { seconds: fraction.unwrap_or(seconds), nanoseconds: 0 },
             xattrs,
         };
-        let link = || found.link_name_bytes().map(std::borrow::Cow::into_owned).unwrap_or_default();
         entry.kind = match header.entry_type() {
             tar::EntryType::Directory => Kind::Dir { opaque: false },
-            tar::EntryType::Symlink => Kind::Symlink(link()),
+            tar::EntryType::Symlink => Kind::Symlink(link),
             tar::EntryType::Link => {
-                let target = tree.resolve_parent(&link()).map_err(|_| outside())?;
+                let target = tree.resolve_parent(&link).map_err(|_| outside())?;
                 match tree.get(&target) {
                     Some(known) if !known.is_dir() => entry = known.clone(),
                     _ => return Err(outside()),
@@ -152,5 +164,51 @@ fn fill_parents(tree: &mut Tree, path: &[u8]) {
     if !path.is_empty() && !tree.is_dir(path) {
         fill_parents(tree, tree::parent(path));
         tree.insert(path.to_vec(), Entry::dir(0o755, Time::default()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn append(archive: &mut Vec<u8>, name: &[u8], kind: tar::EntryType, data: &[u8]) {
+        let mut header = tar::Header::new_gnu();
+        header.as_old_mut().name[..name.len()].copy_from_slice(name);
+        header.set_entry_type(kind);
+        header.set_mode(0o644);
+        header.set_size(data.len() as u64);
+        header.set_cksum();
+        archive.extend(header.as_bytes());
+        archive.extend(data);
+        archive.resize(archive.len().next_multiple_of(512), 0);
+    }
+
+    #[test]
+    fn names_are_paths() {
+        for (long, fits) in [("d/".repeat(2000), true), ("d/".repeat(1_000_000), false)] {
+            let mut archive = Vec::new();
+            append(&mut archive, b"././@LongLink", tar::EntryType::GNULongName, long.as_bytes());
+            append(&mut archive, b"d", tar::EntryType::Regular, b"x");
+            assert_eq!(read(&archive[..], false).is_ok(), fits);
+        }
+        let mut archive = Vec::new();
+        append(&mut archive, b"link", tar::EntryType::Symlink, b"");
+        assert!(read(&archive[..], false).is_err());
+    }
+
+    #[test]
+    fn xz_gets_so_much_memory() {
+        // Ten letters. The byte says how large a dictionary they want; the checksum is its header's.
+        let unpack = |dictionary: u8, checksum: [u8; 4]| {
+            let mut packed = b"\xfd7zXZ\0\0\0\xff\x12\xd9\x41\x02\0\x21\x01".to_vec();
+            packed.extend([dictionary, 0, 0, 0]);
+            packed.extend(checksum);
+            packed.extend(b"\xe0\0\x09\0\x06\x5d\0\x3c\x6b\x7c\0\0\0\0\0\0\0\x01\x1a\x0a\xee\xa6\x7e\x70\x06\x72");
+            packed.extend(b"\x9e\x7a\x01\0\0\0\0\0YZ");
+            let mut plain = Vec::new();
+            decompress(&packed[..])?.read_to_end(&mut plain).map(|_| plain)
+        };
+        assert_eq!(unpack(12, [0x8f, 0x98, 0x41, 0x9c]).ok().as_deref(), Some(&b"xxxxxxxxxx"[..]), "256 KiB");
+        assert!(unpack(38, [0xd5, 0xd7, 0xce, 0x53]).is_err(), "2 GiB");
     }
 }
