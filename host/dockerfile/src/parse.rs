@@ -131,10 +131,15 @@ pub fn parse_trigger(name: &str, text: &str, keywords: &[Keyword]) -> Result<Lin
     let source = Source::new(name, text);
     let find = |keyword: &str| keywords.iter().find(|spec| spec.keyword == keyword);
     let logical = line::read(&source, 0, '\\');
-    let (line, _) = instruction::read(&source, 0, &logical, '\\', &find)?;
+    let (line, next) = instruction::read(&source, 0, &logical, '\\', &find)?;
     let keyword = &line.instruction.keyword;
     if matches!(keyword.as_str(), "FROM" | "ONBUILD") {
         let message = format!("{keyword} isn't allowed as an ONBUILD trigger");
+        return Err(Diagnostic::error("InvalidTrigger", message, Some(line.instruction.span.clone())));
+    }
+    let mut below = text[next..].lines().map(str::trim_start);
+    if below.any(|line| !line.is_empty() && !line.starts_with('#')) {
+        let message = "onbuild trigger should be a single expression";
         return Err(Diagnostic::error("InvalidTrigger", message, Some(line.instruction.span.clone())));
     }
     check(&line.instruction, keywords)?;
@@ -316,9 +321,11 @@ mod tests {
     }
 
     #[test]
-    fn triggers_may_not_nest() {
+    fn triggers_are_one_instruction_and_may_not_nest() {
         assert!(parse_trigger("t", "ONBUILD RUN x", &keywords()).is_err());
         assert!(parse_trigger("t", "FROM x", &keywords()).is_err());
         assert!(parse_trigger("t", "RUN x", &keywords()).is_ok());
+        assert!(parse_trigger("t", "RUN <<E\nx\nE\n# c\n", &keywords()).is_ok());
+        assert!(parse_trigger("t", "RUN x\nRUN y", &keywords()).is_err());
     }
 }
