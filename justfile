@@ -7,16 +7,22 @@ fmt:
     cargo fmt --all --check
     cargo fmt --all --check --manifest-path plugins/Cargo.toml
     cargo fmt --all --check --manifest-path tests/plugins/Cargo.toml
+    cargo fmt --check --manifest-path tests/fuzz/Cargo.toml
 
 lint:
     cargo clippy --release --workspace --all-targets -- -D warnings
     cargo clippy --release --target wasm32-wasip2 --manifest-path plugins/Cargo.toml -- -D warnings
+    cargo clippy --release --manifest-path tests/fuzz/Cargo.toml -- -D warnings
 
 doc:
     RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --no-deps
 
 test:
     cargo test --release --workspace
+
+# What reads hostile input, each target for so many seconds.
+fuzz seconds="60":
+    tests/fuzz/run {{seconds}}
 
 # Side by side with buildah and docker on this machine; needs both installed.
 bench:
