@@ -1,6 +1,7 @@
 //! The root file system of a step, made in its own mount namespace.
 //!
 //! Every target is opened in the new root as a process there would see it, so that links in the image lead nowhere else.
+//! Of devices only those of /dev can be opened: a node that an image or a step has made stands for none of the machine's.
 
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -118,6 +119,10 @@ impl Rootfs {
         self.attach(&proc, "/proc", true)?;
         self.devices(spec)?;
         self.sysfs(spec)?;
+        if !spec.privileged {
+            // While all of it is ours: a step's own mount could put something else where these paths lead.
+            self.protect()?;
+        }
         let hosts = hosts(&spec.surroundings);
         for (target, content) in [("/etc/hosts", hosts.into_bytes()), ("/etc/resolv.conf", spec.resolv_conf.clone())] {
             self.file(target, &content, 0, 0, 0o644, true)?;
@@ -125,9 +130,11 @@ impl Rootfs {
         for mount in &spec.mounts {
             self.mount(mount, spec.user_namespace).map_err(|reason| format!("mounting {}: {reason}", mount.target))?;
         }
-        if spec.privileged {
-            return Ok(());
-        }
+        Ok(())
+    }
+
+    /// Hides and write-protects what of the kernel's a step must not reach.
+    fn protect(&self) -> Result<(), String> {
         for path in MASKED {
             self.mask(path)?;
         }
@@ -172,7 +179,8 @@ impl Rootfs {
 
     fn devices(&mut self, spec: &Spec) -> Result<(), String> {
         let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID;
-        let dev = mount::fresh("tmpfs", &[("mode", "755"), ("size", "64k")], attributes).during("mounting /dev")?;
+        let inert = attributes | MountAttrFlags::MOUNT_ATTR_NODEV;
+        let dev = mount::fresh("tmpfs", &[("mode", "755"), ("size", "64k")], inert).during("mounting /dev")?;
         self.attach(&dev, "/dev", true)?;
         let folder = self.root.open_inside(Path::new("dev"), OFlags::RDONLY | OFlags::DIRECTORY).during("/dev")?;
         let mut names: Vec<String> = DEVICES.map(str::to_owned).to_vec();
@@ -302,6 +310,7 @@ impl Rootfs {
                 let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
                 let folder = sys::rustix::fs::open(path, flags, Mode::empty()).during("its folder")?;
                 let copy = mount::clone_tree(folder.as_fd(), false).during("its folder")?;
+                mount::set_no_devices(copy.as_fd()).during("its folder")?;
                 if *read_only {
                     mount::set_read_only(copy.as_fd(), false).during("its folder")?;
                 }
@@ -315,7 +324,9 @@ impl Rootfs {
                     ([only], None) => {
                         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
                         let tree = sys::rustix::fs::open(*only, flags, Mode::empty()).during("its tree")?;
-                        mount::clone_tree(tree.as_fd(), false).during("its tree")?
+                        let copy = mount::clone_tree(tree.as_fd(), false).during("its tree")?;
+                        mount::set_no_devices(copy.as_fd()).during("its tree")?;
+                        copy
                     }
                     (lowers, writable) => {
                         let upper = writable.as_ref().map(|(upper, work)| (upper.as_path(), work.as_path()));

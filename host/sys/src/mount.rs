@@ -24,7 +24,8 @@ pub fn make_private() -> io::Result<()> {
 ///
 /// `user_xattrs` is for a user namespace, where trusted attributes are not to be had: without it the mount succeeds
 /// and deleting a lower directory fails with EIO. Redirects and metadata-only copies are switched off, since an upper
-/// directory with those cannot be read as a layer. `volatile` leaves out the sync at unmount (overlayfs.rst).
+/// directory with those cannot be read as a layer. `volatile` leaves out the sync at unmount (overlayfs.rst). Devices
+/// in it are nodes and no more.
 ///
 /// # Errors
 /// As fsopen(2), fsconfig(2) and fsmount(2).
@@ -32,6 +33,11 @@ pub fn overlay(lowers: &[&Path], upper: Option<(&Path, &Path)>, user_xattrs: boo
     let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
     for lower in lowers {
         fsconfig_set_string(&context, "lowerdir+", *lower)?;
+        // Overlayfs goes by the mark of every directory but a layer's root.
+        let mark = if user_xattrs { "user.overlay.opaque" } else { "trusted.overlay.opaque" };
+        if crate::xattr::get(lower, mark)?.is_some_and(|value| value == b"y") {
+            break;
+        }
     }
     if let Some((upper, work)) = upper {
         fsconfig_set_string(&context, "upperdir", upper)?;
@@ -46,7 +52,7 @@ pub fn overlay(lowers: &[&Path], upper: Option<(&Path, &Path)>, user_xattrs: boo
     }
     fsconfig_set_string(&context, "index", "off")?;
     fsconfig_create(&context)?;
-    Ok(fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?)
+    Ok(fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_NODEV)?)
 }
 
 /// A new instance of a file system that needs no device: `tmpfs`, `proc`, `sysfs`, `devpts`, `mqueue`.
@@ -103,12 +109,12 @@ pub fn set_read_only(file: BorrowedFd<'_>, recursive: bool) -> io::Result<()> {
     set_attributes(file, libc::MOUNT_ATTR_RDONLY, recursive)
 }
 
-/// Ignores set-user-ID bits and devices in the mount that holds `file`.
+/// Lets nobody open a device in the mount that holds `file`.
 ///
 /// # Errors
 /// As mount_setattr(2).
-pub fn set_no_suid_dev(file: BorrowedFd<'_>) -> io::Result<()> {
-    set_attributes(file, libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV, false)
+pub fn set_no_devices(file: BorrowedFd<'_>) -> io::Result<()> {
+    set_attributes(file, libc::MOUNT_ATTR_NODEV, false)
 }
 
 fn set_attributes(file: BorrowedFd<'_>, set: u64, recursive: bool) -> io::Result<()> {
