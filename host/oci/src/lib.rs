@@ -1,13 +1,15 @@
 //! The nouns of container images: references, digests, descriptors, manifests, configurations, platforms.
 //!
-//! Pure data, no input or output. Descriptors, manifests and indexes are `oci-spec`'s own types; what the image
-//! specification leaves to Docker (health checks, `SHELL`, `ONBUILD`) is added in [`config`].
+//! Pure data, no input or output but for [`tar`], which reads what it is handed. Descriptors, manifests and indexes are
+//! `oci-spec`'s own types; what the image specification leaves to Docker (health checks, `SHELL`, `ONBUILD`) is added
+//! in [`config`].
 
 pub mod config;
 mod digest;
 pub mod media_type;
 mod platform;
 mod reference;
+pub mod tar;
 pub mod tree;
 
 pub use config::ImageConfig;

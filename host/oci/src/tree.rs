@@ -230,6 +230,7 @@ impl Tree {
             }
         }
         for (path, entry) in &layer.entries {
+            self.make_parents(path);
             let mut entry = entry.clone();
             match &mut entry.kind {
                 Kind::Whiteout => continue,
@@ -238,6 +239,20 @@ impl Tree {
                 _ => {}
             }
             self.insert(path.clone(), entry);
+        }
+    }
+
+    /// Folders that a layer passes through without telling of them: whoever unpacks it makes them, also in the place of
+    /// a link or file of a layer below.
+    fn make_parents(&mut self, path: &[u8]) {
+        let mut missing = Vec::new();
+        let mut parent = parent(path);
+        while !self.is_dir(parent) {
+            missing.push(parent.to_vec());
+            parent = self::parent(parent);
+        }
+        for path in missing.into_iter().rev() {
+            self.insert(path, Entry::dir(0o755, Time::default()));
         }
     }
 

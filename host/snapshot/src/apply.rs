@@ -20,7 +20,7 @@ use sys::rustix::io::Errno;
 
 use crate::compress;
 use crate::error::{At, Error};
-use crate::index::{Collector, Hashing};
+use crate::index::{Collector, Hashing, NO_TARGET};
 use crate::read::{self, Item};
 
 /// What the place can hold.
@@ -78,11 +78,19 @@ fn timestamps(time: Time) -> Timestamps {
 
 impl Unpacker {
     fn add(&mut self, item: Item, bytes: &mut dyn Read) -> Result<(), Error> {
-        let path = self.collector.place(&item.path)?;
-        let item = item.at(path.clone());
-        let entry = item.entry.clone();
+        for item in self.collector.settle(item)? {
+            self.make(item, bytes)?;
+        }
+        Ok(())
+    }
+
+    fn make(&mut self, item: Item, bytes: &mut dyn Read) -> Result<(), Error> {
+        let (path, entry) = (item.path.clone(), item.entry.clone());
         if path.is_empty() {
-            self.directory_attributes(&path, &entry)?;
+            match entry.kind {
+                Kind::Dir { opaque: true } => self.hide_below(&self.target)?,
+                _ => self.directory_attributes(&path, &entry)?,
+            }
             return self.collector.add(item);
         }
         let at = self.target.join(os(&path));
@@ -92,21 +100,27 @@ impl Unpacker {
         if !is_dir {
             self.clear(&parent, name).at(&at)?;
         }
+        if let Some(from) = &item.link {
+            let (from_parent, from_name) = self.root.parent(os(from)).at(&at)?;
+            linkat(&from_parent, from_name, &parent, name, AtFlags::empty()).map_err(|error| match error {
+                Errno::NOENT => Error::Hostile { path: crate::error::show(&path), problem: NO_TARGET },
+                error => Error::Io { path: at.clone(), source: error.into() },
+            })?;
+            return self.collector.add(item);
+        }
         match &entry.kind {
             Kind::Dir { opaque } => {
-                match mkdirat(&parent, name, Mode::from_raw_mode(0o700)) {
+                match mkdirat(&parent, name, Mode::from_raw_mode(0o755)) {
                     Ok(()) => {}
                     Err(Errno::EXIST) if is_directory(&parent, name) => {}
                     Err(Errno::EXIST) => {
                         self.clear(&parent, name).at(&at)?;
-                        mkdirat(&parent, name, Mode::from_raw_mode(0o700)).at(&at)?;
+                        mkdirat(&parent, name, Mode::from_raw_mode(0o755)).at(&at)?;
                     }
                     Err(error) => return Err(error).at(&at),
                 }
                 if *opaque {
-                    let attribute =
-                        if self.abilities.user_xattrs { "user.overlay.opaque" } else { "trusted.overlay.opaque" };
-                    sys::xattr::set(&at, attribute, b"y").at(&at)?;
+                    self.hide_below(&at)?;
                 }
                 self.collector.add(item)?;
                 // An opaque mark alone says nothing of the directory's owner and mode.
@@ -114,18 +128,6 @@ impl Unpacker {
                     self.directory_attributes(&path, &entry)?;
                 }
                 return Ok(());
-            }
-            Kind::File(file) if item.is_link => {
-                let from = self.collector.place(&file.inode.path)?;
-                let (from_parent, from_name) = self.root.parent(os(&from)).at(&at)?;
-                linkat(&from_parent, from_name, &parent, name, AtFlags::empty()).map_err(|error| match error {
-                    Errno::NOENT => Error::Hostile {
-                        path: crate::error::show(&path),
-                        problem: "a hard link to a file that the layer does not hold",
-                    },
-                    error => Error::Io { path: at.clone(), source: error.into() },
-                })?;
-                return self.collector.add(item);
             }
             Kind::File(_) => {
                 let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -161,6 +163,12 @@ impl Unpacker {
         }
         xattrs(&at, &entry)?;
         utimensat(&parent, name, &timestamps(entry.mtime), AtFlags::SYMLINK_NOFOLLOW).at(&at)
+    }
+
+    /// Makes a directory hide what the layers below have in it.
+    fn hide_below(&self, at: &Path) -> Result<(), Error> {
+        let attribute = if self.abilities.user_xattrs { "user.overlay.opaque" } else { "trusted.overlay.opaque" };
+        sys::xattr::set(at, attribute, b"y").at(at)
     }
 
     /// Copies a file's bytes, taking their digest.

@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use oci::media_type::Compression;
-use oci::tree::{self, Entry, Kind};
+use oci::tree::{self, Entry};
 use oci::{DiffId, Digest};
 use serde::{Deserialize, Serialize};
 use store::Store;
@@ -73,10 +73,7 @@ pub fn extract(
 ) -> Result<(), Error> {
     let mut collector = crate::index::Collector::default();
     read::entries(compress::reader(blob).map_err(Error::Read)?, |item, bytes| {
-        let path = collector.place(&item.path)?;
-        let is_file = matches!(item.entry.kind, Kind::File(_)) && !item.is_link;
-        collector.add(item.at(path.clone()))?;
-        if is_file && wanted.contains(&path) {
+        if let Some(path) = collector.take(item)?.filter(|path| wanted.contains(path)) {
             let place = folder.join(extracted(&path));
             let mut file = std::fs::File::create(&place).at(&place)?;
             io::copy(bytes, &mut file).map_err(Error::Read)?;

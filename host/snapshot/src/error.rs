@@ -51,7 +51,16 @@ impl<T, E: Into<io::Error>> At<T> for Result<T, E> {
     }
 }
 
-/// Bytes as people read them.
+/// Bytes as people read them: not for long, and without what a terminal would obey.
 pub(crate) fn show(path: &[u8]) -> String {
-    String::from_utf8_lossy(path).into_owned()
+    const LONGEST: usize = 256;
+    let text = String::from_utf8_lossy(&path[..path.len().min(LONGEST)]);
+    let mut shown = String::new();
+    for c in text.chars() {
+        if c.is_control() { shown.extend(c.escape_default()) } else { shown.push(c) }
+    }
+    if path.len() > LONGEST {
+        shown.push_str("...");
+    }
+    shown
 }

@@ -4,13 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
 
 use oci::media_type::Compression;
-use oci::tree::{self, Entry, Kind, Layer, Path, Time, Tree};
+use oci::tree::{self, Entry, File, Inode, Kind, Layer, Path, Time, Tree};
 use oci::{DiffId, Digest, Hasher};
 use store::{Store, Variant};
 
 use crate::compress;
 use crate::error::{At, Error};
 use crate::read::{self, Item};
+
+/// What is wrong with a link to nothing.
+pub(crate) const NO_TARGET: &str = "a hard link to a file that the layer does not hold";
 
 /// A reader that takes the digest of what passes.
 pub(crate) struct Hashing<R> {
@@ -42,57 +45,128 @@ impl<R: Read> Read for Hashing<R> {
 #[derive(Default)]
 pub(crate) struct Collector {
     entries: BTreeMap<Path, Entry>,
+    /// Files that have further names.
+    linked: BTreeSet<Path>,
 }
 
 impl Collector {
-    /// Where an entry of this name goes: through the symbolic links that the layer itself has brought so far, as it
-    /// would if a process whose root this is unpacked it.
-    pub(crate) fn place(&self, path: &[u8]) -> Result<Path, Error> {
-        let is_link = |path: &[u8]| matches!(self.entries.get(path), Some(Entry { kind: Kind::Symlink(_), .. }));
-        let mut parent = tree::parent(path);
-        while !parent.is_empty() && !is_link(parent) {
-            parent = tree::parent(parent);
-        }
-        if parent.is_empty() {
-            return Ok(path.to_vec());
-        }
-        let links = self.entries.iter().filter(|(_, entry)| matches!(entry.kind, Kind::Symlink(_)));
-        let links: Tree = links.map(|(path, entry)| (path.clone(), entry.clone())).collect();
-        links.resolve_parent(path).map_err(|_| Error::Hostile {
-            path: crate::error::show(path),
-            problem: "whose symbolic links lead in a circle",
-        })
+    fn get(&self, path: &[u8]) -> Option<&Entry> {
+        self.entries.get(path)
     }
 
-    /// Adds an entry; later ones win, and links get what they link to.
-    pub(crate) fn add(&mut self, item: Item) -> Result<(), Error> {
-        let Item { path, mut entry, is_link } = item;
-        if is_link && let Kind::File(file) = &entry.kind {
-            // A link to what this layer has is another name of it; one to a layer below is told by the tree.
-            if let Some(target) = self.entries.get(&file.inode.path)
-                && matches!(target.kind, Kind::File(_))
-            {
-                entry = target.clone();
+    /// What lies in a directory of the layer, at any depth.
+    fn below(&self, path: &[u8]) -> impl Iterator<Item = &Path> {
+        let prefix = if path.is_empty() { Vec::new() } else { tree::join(path, b"") };
+        let start = prefix.clone();
+        self.entries.range(start..).map(|(path, _)| path).take_while(move |path| path.starts_with(&prefix))
+    }
+
+    /// What an entry does to a layer that has brought so much already, as it would if a process whose root this is
+    /// unpacked it: its place is found through the layer's own links; a link is what it links to; a mark of removal
+    /// means what is below the layer, never what the layer brings (image-spec, "Whiteouts"). A folder that must hide
+    /// what is below it comes first.
+    pub(crate) fn settle(&self, item: Item) -> Result<Vec<Item>, Error> {
+        let written = item.path.clone();
+        let hostile = |problem| Error::Hostile { path: crate::error::show(&written), problem };
+        let is_mark = item.entry.kind == Kind::Dir { opaque: true };
+        let resolve = |path: &[u8]| {
+            tree::resolve(path, |path| self.get(path)).map_err(|_| hostile("whose symbolic links lead in a circle"))
+        };
+        let place = |path: &[u8]| -> Result<Path, Error> {
+            if path.is_empty() {
+                Ok(Path::new())
+            } else {
+                Ok(tree::join(&resolve(tree::parent(path))?, tree::name(path)))
+            }
+        };
+        // A mark lies in its directory; anything else may take a link's place.
+        let path = if is_mark { resolve(&item.path)? } else { place(&item.path)? };
+        let mut folder = if is_mark { &path[..] } else { tree::parent(&path) };
+        while !folder.is_empty() && self.get(folder).is_none() {
+            folder = tree::parent(folder);
+        }
+        let mut items = Vec::new();
+        match self.get(folder).map(|entry| &entry.kind) {
+            Some(Kind::Whiteout) if folder != path => items.push(opaque(folder)),
+            None | Some(Kind::Dir { .. } | Kind::Whiteout) => {}
+            Some(_) => return Err(hostile("in something that is not a directory")),
+        }
+        let known = self.get(&path).map(|entry| &entry.kind);
+        let is_folder = matches!(known, Some(Kind::Dir { .. })) || self.below(&path).next().is_some();
+        match (&item.entry.kind, known) {
+            (Kind::Dir { opaque: true }, _) => items.push(opaque(&path)),
+            (Kind::Dir { .. }, Some(Kind::Whiteout)) => items.extend([opaque(&path), item.at(path)]),
+            (Kind::Whiteout, _) if is_folder => items.push(opaque(&path)),
+            (Kind::Whiteout, Some(_)) => {}
+            _ => {
+                let mut item = item.at(path);
+                if let Some(target) = &item.link {
+                    let target = place(target)?;
+                    item.entry = match self.get(&target) {
+                        Some(Entry { kind: Kind::Dir { .. }, .. }) => {
+                            return Err(hostile("a hard link to a directory"));
+                        }
+                        Some(Entry { kind: Kind::Whiteout, .. }) => return Err(hostile(NO_TARGET)),
+                        _ if target == item.path => return Err(hostile(NO_TARGET)),
+                        Some(known) => known.clone(),
+                        // A file of a layer below: the tree tells.
+                        None => {
+                            let inode = Inode { layer: None, path: target.clone() };
+                            Entry { kind: Kind::File(File { size: 0, digest: None, inode }), ..item.entry }
+                        }
+                    };
+                    item.link = Some(target);
+                }
+                items.push(item);
             }
         }
-        match (&mut entry.kind, self.entries.get(&path)) {
+        Ok(items)
+    }
+
+    /// Adds what [`Self::settle`] gave; later ones win.
+    pub(crate) fn add(&mut self, item: Item) -> Result<(), Error> {
+        let Item { path, mut entry, link } = item;
+        match (&mut entry.kind, self.entries.get_mut(&path)) {
             // The mark of an opaque directory may come before the directory or behind it.
-            (Kind::Dir { opaque }, Some(Entry { kind: Kind::Dir { opaque: known }, .. })) if *known || *opaque => {
-                let mark_only = *opaque;
-                *opaque = true;
-                if mark_only && let Some(old) = self.entries.get_mut(&path) {
-                    old.kind = Kind::Dir { opaque: true };
-                    return Ok(());
-                }
+            (Kind::Dir { opaque: true }, Some(Entry { kind: Kind::Dir { opaque: known }, .. })) => {
+                *known = true;
+                return Ok(());
             }
-            (Kind::Dir { opaque: true }, _) => {
-                // Until the directory itself comes, it looks as a missing parent would.
-                entry = Entry { kind: Kind::Dir { opaque: true }, ..Entry::dir(0o755, Time::default()) };
-            }
-            _ => {}
+            (Kind::Dir { opaque }, Some(Entry { kind: Kind::Dir { opaque: known }, .. })) => *opaque = *known,
+            (Kind::Dir { .. }, None) => {}
+            _ => self.clear(&path)?,
+        }
+        if link.is_some()
+            && let Kind::File(file) = &entry.kind
+        {
+            self.linked.insert(file.inode.path.clone());
         }
         self.entries.insert(path, entry);
         Ok(())
+    }
+
+    /// Takes away what is at a path, and everything in it.
+    fn clear(&mut self, path: &[u8]) -> Result<(), Error> {
+        let gone: Vec<Path> = self.below(path).cloned().chain([path.to_vec()]).collect();
+        // The bytes of a file are found by its first name.
+        if gone.iter().any(|path| self.linked.contains(path)) {
+            let problem = "in the place of a file that has other names";
+            return Err(Error::Hostile { path: crate::error::show(path), problem });
+        }
+        for path in gone {
+            self.entries.remove(&path);
+        }
+        Ok(())
+    }
+
+    /// Settles and adds; gives the path of the file whose bytes come next.
+    pub(crate) fn take(&mut self, item: Item) -> Result<Option<Path>, Error> {
+        let mut file = None;
+        for item in self.settle(item)? {
+            file = item.has_bytes().then(|| item.path.clone());
+            self.add(item)?;
+        }
+        Ok(file)
     }
 
     /// Notes what a file's bytes are.
@@ -107,6 +181,12 @@ impl Collector {
     }
 }
 
+/// A directory that hides what is below it. Until the directory itself comes, it looks as a missing parent would.
+fn opaque(path: &[u8]) -> Item {
+    let entry = Entry { kind: Kind::Dir { opaque: true }, ..Entry::dir(0o755, Time::default()) };
+    Item { path: path.to_vec(), entry, link: None }
+}
+
 /// Reads a layer's blob, checks that it is the layer `expected`, and gives its index.
 ///
 /// # Errors
@@ -115,10 +195,7 @@ pub fn of_blob(blob: impl Read + Send, expected: DiffId) -> Result<Layer, Error>
     let mut source = Hashing::new(compress::reader(blob).map_err(Error::Read)?);
     let mut collector = Collector::default();
     read::entries(&mut source, |item, bytes| {
-        let path = collector.place(&item.path)?;
-        let is_file = matches!(item.entry.kind, Kind::File(_)) && !item.is_link;
-        collector.add(item.at(path.clone()))?;
-        if is_file {
+        if let Some(path) = collector.take(item)? {
             let mut bytes = Hashing::new(bytes);
             io::copy(&mut bytes, &mut io::sink()).map_err(Error::Read)?;
             collector.set_digest(&path, bytes.finish().map_err(Error::Read)?);
@@ -132,7 +209,7 @@ pub fn of_blob(blob: impl Read + Send, expected: DiffId) -> Result<Layer, Error>
 }
 
 /// The scheme of an index's bytes; another number is made anew.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// An index as the store keeps it.
 #[must_use]
@@ -183,13 +260,12 @@ pub fn tree(store: &Store, layers: &[DiffId]) -> Result<Tree, Error> {
         let mut layer = of(store, *id)?;
         // A hard link to a file of a layer below is another name of that file.
         let own: BTreeSet<Path> = layer.entries.iter().map(|(path, _)| path.clone()).collect();
-        for (_, entry) in &mut layer.entries {
+        for (path, entry) in &mut layer.entries {
             if let Kind::File(file) = &entry.kind
                 && !own.contains(&file.inode.path)
-                && let Some(target) = tree.get(&file.inode.path)
-                && matches!(target.kind, Kind::File(_))
             {
-                *entry = target.clone();
+                let target = tree.get(&file.inode.path).filter(|target| !target.is_dir()).cloned();
+                *entry = target.ok_or_else(|| Error::Hostile { path: crate::error::show(path), problem: NO_TARGET })?;
             }
         }
         tree.apply(&layer, *id);

@@ -1,7 +1,9 @@
 //! Reading the tar of a layer, as hostile input: names stay inside, sizes and numbers are bounded.
 
 use std::io::Read;
+use std::ops::ControlFlow;
 
+use oci::tar::{Found, Records};
 use oci::tree::{self, Entry, File, Inode, Kind, Path, Time};
 
 use crate::error::{Error, show};
@@ -13,7 +15,9 @@ const WHITEOUT: &[u8] = b".wh.";
 /// What aufs kept for itself; such entries mean nothing.
 const AUFS: &[u8] = b".wh..wh.";
 /// Linux takes no longer path.
-const LONGEST_PATH: usize = 4096;
+const LONGEST_PATH: usize = 4095;
+/// And no longer name in one.
+const LONGEST_NAME: usize = 255;
 /// Attributes in which overlayfs keeps its own notes: in a layer they would make it show other files.
 const OVERLAY: [&str; 2] = ["trusted.overlay.", "user.overlay."];
 const XATTR: &str = "SCHILY.xattr.";
@@ -25,8 +29,8 @@ pub struct Item {
     pub path: Path,
     /// What it is. A hard link has the inode of what it links to.
     pub entry: Entry,
-    /// Whether it is a link to an entry before it.
-    pub is_link: bool,
+    /// What it is another name of.
+    pub link: Option<Path>,
 }
 
 impl Item {
@@ -34,12 +38,18 @@ impl Item {
     #[must_use]
     pub fn at(mut self, path: Path) -> Self {
         if let Kind::File(file) = &mut self.entry.kind
-            && !self.is_link
+            && self.link.is_none()
         {
             file.inode.path.clone_from(&path);
         }
         self.path = path;
         self
+    }
+
+    /// Whether it comes with bytes.
+    #[must_use]
+    pub fn has_bytes(&self) -> bool {
+        matches!(self.entry.kind, Kind::File(_)) && self.link.is_none()
     }
 }
 
@@ -51,49 +61,43 @@ pub fn entries<R: Read>(
     source: R,
     mut visit: impl FnMut(Item, &mut dyn Read) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let mut archive = tar::Archive::new(source);
-    for entry in archive.entries().map_err(Error::Read)? {
-        let mut entry = entry.map_err(Error::Read)?;
-        if let Some(item) = item(&mut entry)? {
-            visit(item, &mut entry)?;
+    oci::tar::each(source, Error::Read, |found| {
+        if let Some(item) = item(&found)? {
+            visit(item, found.entry)?;
         }
-    }
-    Ok(())
+        Ok(ControlFlow::Continue(()))
+    })
 }
 
 /// What a tar entry means; none for one that means nothing.
-fn item<R: Read>(entry: &mut tar::Entry<'_, R>) -> Result<Option<Item>, Error> {
-    let mut extensions = Extensions::default();
-    if let Some(records) = entry.pax_extensions().map_err(Error::Read)? {
-        for record in records {
-            extensions.read(&record.map_err(Error::Read)?);
-        }
-    }
-    let raw = entry.path_bytes().into_owned();
-    let hostile = |problem| Error::Hostile { path: show(&raw), problem };
+fn item<R: Read>(found: &Found<'_, '_, R>) -> Result<Option<Item>, Error> {
+    let Found { entry, path: raw, link: link_name, records } = found;
+    let extensions = Extensions::read(records);
+    let hostile = |problem| Error::Hostile { path: show(raw), problem };
     // As for a process whose root this is, `..` stops at the root, and a leading slash is as good as none.
-    let path = tree::clean(&raw);
-    if path.len() > LONGEST_PATH || path.contains(&0) {
+    let path = tree::clean(raw);
+    let is_long = || path.split(|byte| *byte == b'/').any(|name| name.len() > LONGEST_NAME);
+    if path.len() > LONGEST_PATH || path.contains(&0) || is_long() {
         return Err(hostile("which is no path"));
     }
     let header = entry.header();
-    let number = |value: std::io::Result<u64>| -> Result<u32, Error> {
-        value.ok().and_then(|n| u32::try_from(n).ok()).ok_or_else(|| hostile("whose owner is no number of Linux"))
+    // The largest number means "as it is" to chown(2).
+    let owner = |told: Option<u32>, header: std::io::Result<u64>| -> Result<u32, Error> {
+        let number = told.or_else(|| u32::try_from(header.ok()?).ok()).filter(|number| *number != u32::MAX);
+        number.ok_or_else(|| hostile("whose owner is no number of Linux"))
     };
     let mode = header.mode().map_err(Error::Read)? & 0o7777;
-    let (uid, gid) = match (extensions.uid, extensions.gid) {
-        (Some(uid), Some(gid)) => (uid, gid),
-        (uid, gid) => (uid.map_or_else(|| number(header.uid()), Ok)?, gid.map_or_else(|| number(header.gid()), Ok)?),
-    };
+    let (uid, gid) = (owner(extensions.uid, header.uid())?, owner(extensions.gid, header.gid())?);
     let seconds = i64::from_ne_bytes(header.mtime().unwrap_or(0).to_ne_bytes());
     let mtime = extensions.mtime.unwrap_or(Time { seconds, nanoseconds: 0 });
     let device = || -> Result<(u32, u32), Error> {
-        let number = |value: std::io::Result<Option<u32>>| value.ok().flatten();
-        number(header.device_major())
-            .zip(number(header.device_minor()))
+        // The kernel takes twelve bits and twenty, and forgets the others.
+        let number = |value: std::io::Result<Option<u32>>, bits: u32| value.ok().flatten().filter(|n| n >> bits == 0);
+        number(header.device_major(), 12)
+            .zip(number(header.device_minor(), 20))
             .ok_or_else(|| hostile("a device without number"))
     };
-    let mut is_link = false;
+    let mut link = None;
     let name = tree::name(&path);
     let (path, kind) = if name == OPAQUE {
         // Noted on the directory itself by whoever collects entries.
@@ -109,19 +113,17 @@ fn item<R: Read>(entry: &mut tar::Entry<'_, R>) -> Result<Option<Item>, Error> {
         let kind = match header.entry_type() {
             tar::EntryType::Directory => Kind::Dir { opaque: false },
             tar::EntryType::Symlink => {
-                let target = entry.link_name_bytes().map(std::borrow::Cow::into_owned).unwrap_or_default();
-                if target.is_empty() || target.len() > LONGEST_PATH || target.contains(&0) {
+                if link_name.is_empty() || link_name.len() > LONGEST_PATH || link_name.contains(&0) {
                     return Err(hostile("a symbolic link to nowhere"));
                 }
-                Kind::Symlink(target)
+                Kind::Symlink(link_name.clone())
             }
             tar::EntryType::Link => {
-                let target = entry.link_name_bytes().map(std::borrow::Cow::into_owned).unwrap_or_default();
-                let target = tree::clean(&target);
+                let target = tree::clean(link_name);
                 if target.is_empty() {
                     return Err(hostile("a hard link to the root"));
                 }
-                is_link = true;
+                link = Some(target.clone());
                 Kind::File(File { size: 0, digest: None, inode: Inode { layer: None, path: target } })
             }
             tar::EntryType::Char => {
@@ -152,12 +154,10 @@ fn item<R: Read>(entry: &mut tar::Entry<'_, R>) -> Result<Option<Item>, Error> {
     if extensions.xattrs.iter().any(|(name, _)| OVERLAY.iter().any(|prefix| name.starts_with(prefix))) {
         return Err(hostile("with an attribute that is overlayfs's own"));
     }
-    extensions.xattrs.sort();
-    Ok(Some(Item { path, entry: Entry { kind, mode, uid, gid, mtime, xattrs: extensions.xattrs }, is_link }))
+    Ok(Some(Item { path, entry: Entry { kind, mode, uid, gid, mtime, xattrs: extensions.xattrs }, link }))
 }
 
 /// What PAX records add (POSIX pax, "extended header keywords").
-#[derive(Default)]
 struct Extensions {
     xattrs: Vec<(String, Vec<u8>)>,
     mtime: Option<Time>,
@@ -166,21 +166,17 @@ struct Extensions {
 }
 
 impl Extensions {
-    fn read(&mut self, record: &tar::PaxExtension<'_>) {
-        let Ok(key) = record.key() else { return };
-        let text = || record.value().ok();
-        match key {
-            "mtime" => self.mtime = text().and_then(parse_time),
-            "uid" => self.uid = text().and_then(|text| text.parse().ok()),
-            "gid" => self.gid = text().and_then(|text| text.parse().ok()),
-            _ => {
-                if let Some(name) = key.strip_prefix(XATTR)
-                    && !name.is_empty()
-                {
-                    self.xattrs.retain(|(known, _)| known != name);
-                    self.xattrs.push((name.to_owned(), record.value_bytes().to_vec()));
-                }
-            }
+    fn read(records: &Records) -> Self {
+        let text = |key: &str| records.get(key).and_then(|value| std::str::from_utf8(value).ok());
+        let xattr = |(key, value): (&String, &Vec<u8>)| {
+            let name = key.strip_prefix(XATTR).filter(|name| !name.is_empty())?;
+            Some((name.to_owned(), value.clone()))
+        };
+        Self {
+            xattrs: records.iter().filter_map(xattr).collect(),
+            mtime: text("mtime").and_then(parse_time),
+            uid: text("uid").and_then(|text| text.parse().ok()),
+            gid: text("gid").and_then(|text| text.parse().ok()),
         }
     }
 }

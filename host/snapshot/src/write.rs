@@ -60,8 +60,13 @@ impl LayerWriter {
     /// whose inode is another path of this layer is a hard link to that.
     ///
     /// # Errors
-    /// When the bytes cannot be read or written.
+    /// When the bytes cannot be read or written, or the name is one that no layer can hold.
     pub fn add(&mut self, path: &[u8], mut entry: Entry, body: Option<&mut dyn Read>) -> Result<(), Error> {
+        // image-spec, "Whiteouts": whoever reads the layer would remove something.
+        if tree::name(path).starts_with(b".wh.") {
+            let problem = "whose name means that something is removed";
+            return Err(Error::Hostile { path: crate::error::show(path), problem });
+        }
         let (name, kind, link, size) = match &entry.kind {
             Kind::Whiteout => {
                 let marked = [b".wh.", tree::name(path)].concat();

@@ -117,7 +117,7 @@ pub(super) async fn to_folder(
             let path = Path::new(std::ffi::OsStr::from_bytes(&item.path));
             let place = folder.join(path);
             let failed = |source: std::io::Error| snapshot::Error::Io { path: place.clone(), source };
-            write_entry(&root, path, &place, &item.entry, item.is_link, bytes).map_err(failed)?;
+            write_entry(&root, path, &place, &item.entry, item.link.is_some(), bytes).map_err(failed)?;
             if item.entry.is_dir() {
                 modes.push((place, item.entry.mode));
             }
