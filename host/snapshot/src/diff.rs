@@ -12,6 +12,9 @@ use std::path::{Path, PathBuf};
 
 use oci::DiffId;
 use oci::tree::{self, Entry, Inode, Kind, Time};
+use sys::Root;
+use sys::rustix::fs::OFlags;
+use sys::rustix::io::Errno;
 
 use crate::error::{At, Error};
 use crate::write::LayerWriter;
@@ -30,18 +33,32 @@ pub struct Changes<'c> {
 /// # Errors
 /// When the trees cannot be read or the layer not be written.
 pub fn write(changes: &Changes<'_>, mut layer: LayerWriter) -> Result<DiffId, Error> {
-    let mut walk = Walk { changes, layer: &mut layer, links: BTreeMap::new(), pending: Vec::new() };
+    let open = |lower: &PathBuf| Root::open(lower).at(lower);
+    let roots = changes.lowers.iter().map(open).collect::<Result<_, _>>()?;
+    let mut walk = Walk { changes, roots, layer: &mut layer, links: BTreeMap::new(), pending: Vec::new(), level: None };
     walk.directory(&[], false)?;
     layer.finish()
 }
 
 struct Walk<'w> {
     changes: &'w Changes<'w>,
+    /// The lower trees.
+    roots: Vec<Root>,
     layer: &'w mut LayerWriter,
     /// The first path of each inode that has several.
     links: BTreeMap<(u64, u64), tree::Path>,
     /// Directories on the way that are as they were: written only once something in them is.
     pending: Vec<(tree::Path, Entry)>,
+    /// The folder that was last looked at: the next entry is mostly in it as well.
+    level: Option<(tree::Path, Vec<Level>)>,
+}
+
+/// A folder in one of the lower trees.
+#[derive(Clone, Copy)]
+struct Level {
+    is_there: bool,
+    /// Whether the trees further down have nothing more to say of it.
+    hides: bool,
 }
 
 fn os(path: &[u8]) -> &Path {
@@ -153,19 +170,25 @@ impl Walk<'_> {
 
     /// What was at a path before: the topmost lower tree that has it decides, and a whiteout or a file among the
     /// parents there hides what is further down.
-    fn below(&self, path: &[u8]) -> Result<Option<(PathBuf, Metadata)>, Error> {
-        for lower in self.changes.lowers {
-            let at = lower.join(os(path));
-            match fs::symlink_metadata(&at) {
-                Ok(meta) if meta.file_type().is_char_device() && meta.rdev() == 0 => return Ok(None),
-                Ok(meta) => return Ok(Some((at, meta))),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    if hides(lower, path) {
-                        return Ok(None);
-                    }
+    fn below(&mut self, path: &[u8]) -> Result<Option<(PathBuf, Metadata)>, Error> {
+        let folder = tree::parent(path);
+        if self.level.as_ref().is_none_or(|(known, _)| known != folder) {
+            let levels = self.roots.iter().zip(self.changes.lowers).map(|(root, lower)| level(root, lower, folder));
+            self.level = Some((folder.to_vec(), levels.collect::<Result<_, _>>()?));
+        }
+        let levels = self.level.iter().flat_map(|(_, levels)| levels);
+        for (level, lower) in levels.zip(self.changes.lowers) {
+            if level.is_there {
+                let at = lower.join(os(path));
+                match fs::symlink_metadata(&at) {
+                    Ok(meta) if meta.file_type().is_char_device() && meta.rdev() == 0 => return Ok(None),
+                    Ok(meta) => return Ok(Some((at, meta))),
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    Err(error) => return Err(error).at(&at),
                 }
-                Err(error) if error.kind() == io::ErrorKind::NotADirectory => return Ok(None),
-                Err(error) => return Err(error).at(&at),
+            }
+            if level.hides {
+                return Ok(None);
             }
         }
         Ok(None)
@@ -200,23 +223,30 @@ impl Walk<'_> {
     }
 }
 
-/// Whether a lower tree hides what those below it have at a path: a parent is opaque there, or no directory.
-fn hides(lower: &Path, path: &[u8]) -> bool {
-    let mut parent = tree::parent(path);
+/// What a folder is in a lower tree. A link of that tree on the way is no folder of the step's: here it would lead to
+/// what is this machine's.
+fn level(root: &Root, lower: &Path, folder: &[u8]) -> Result<Level, Error> {
+    let is_there = match root.open_plain(os(folder), OFlags::PATH | OFlags::DIRECTORY) {
+        Ok(_) => true,
+        Err(error) => match Errno::from_io_error(&error) {
+            Some(Errno::NOENT) => false,
+            Some(Errno::LOOP | Errno::NOTDIR) => return Ok(Level { is_there: false, hides: true }),
+            _ => return Err(error).at(lower.join(os(folder))),
+        },
+    };
+    let mut parent = folder;
     loop {
         let at = lower.join(os(parent));
-        if let Ok(meta) = fs::symlink_metadata(&at) {
-            let opaque = || {
-                ["trusted.overlay.opaque", "user.overlay.opaque"]
-                    .iter()
-                    .any(|name| matches!(sys::xattr::get(&at, name), Ok(Some(value)) if value == b"y"))
-            };
-            if !meta.is_dir() || opaque() {
-                return true;
-            }
+        let opaque = || {
+            ["trusted.overlay.opaque", "user.overlay.opaque"]
+                .iter()
+                .any(|name| matches!(sys::xattr::get(&at, name), Ok(Some(value)) if value == b"y"))
+        };
+        if fs::symlink_metadata(&at).is_ok_and(|meta| !meta.is_dir() || opaque()) {
+            return Ok(Level { is_there, hides: true });
         }
         if parent.is_empty() {
-            return false;
+            return Ok(Level { is_there, hides: false });
         }
         parent = tree::parent(parent);
     }
