@@ -13,6 +13,7 @@ use oci::media_type::Compression;
 use oci::tree::{self, Entry, Kind, Tree};
 use snapshot::assemble::{self, Body, Part};
 use snapshot::compress::{self, Level};
+use sys::rustix::fs::OFlags;
 
 use super::{at, sink};
 use crate::error::Error;
@@ -115,16 +116,18 @@ pub(super) async fn to_folder(
         let source = compress::reader(fs::File::open(&blob).map_err(at(&blob))?).map_err(at(&blob))?;
         snapshot::read::entries(source, |item, bytes| {
             let path = Path::new(std::ffi::OsStr::from_bytes(&item.path));
-            let place = folder.join(path);
-            let failed = |source: std::io::Error| snapshot::Error::Io { path: place.clone(), source };
-            write_entry(&root, path, &place, &item.entry, item.link.is_some(), bytes).map_err(failed)?;
+            let failed = |source: std::io::Error| snapshot::Error::Io { path: folder.join(path), source };
+            write_entry(&root, path, &item.entry, item.link.is_some(), bytes).map_err(failed)?;
             if item.entry.is_dir() {
-                modes.push((place, item.entry.mode));
+                modes.push((path.to_owned(), item.entry.mode));
             }
             Ok(())
         })?;
-        for (place, mode) in modes.into_iter().rev() {
-            fs::set_permissions(&place, fs::Permissions::from_mode(mode)).map_err(at(&place))?;
+        for (path, mode) in modes.into_iter().rev() {
+            let opened = root.open_plain(&path, OFlags::RDONLY | OFlags::DIRECTORY);
+            let set =
+                opened.and_then(|opened| fs::File::from(opened).set_permissions(fs::Permissions::from_mode(mode)));
+            set.map_err(at(&folder.join(&path)))?;
         }
         Ok(())
     };
@@ -135,24 +138,24 @@ pub(super) async fn to_folder(
 fn write_entry(
     root: &sys::Root,
     path: &Path,
-    place: &Path,
     entry: &Entry,
     is_link: bool,
     bytes: &mut dyn Read,
 ) -> std::io::Result<()> {
-    use sys::rustix::fs::{AtFlags, Mode, OFlags, linkat, mkdirat, openat, symlinkat, unlinkat};
+    use sys::rustix::fs::{AtFlags, FileType, Mode, chmodat, linkat, mkdirat, openat, statat, symlinkat, unlinkat};
     if path.as_os_str().is_empty() {
         return Ok(());
     }
     let (parent, name) = root.parent(path)?;
-    if !entry.is_dir() && fs::symlink_metadata(place).is_ok_and(|meta| !meta.is_dir()) {
+    let there = statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW).map(|stat| FileType::from_raw_mode(stat.st_mode)).ok();
+    if there.is_some_and(|there| there != FileType::Directory) {
         unlinkat(&parent, name, AtFlags::empty())?;
     }
+    let open = Mode::from_raw_mode(0o755);
     match &entry.kind {
-        Kind::Dir { .. } => match mkdirat(&parent, name, Mode::from_raw_mode(0o755)) {
-            Ok(()) | Err(sys::rustix::io::Errno::EXIST) => Ok(()),
-            Err(error) => Err(error.into()),
-        },
+        // Something is to be put into it, and then it gets its mode.
+        Kind::Dir { .. } if there == Some(FileType::Directory) => Ok(chmodat(&parent, name, open, AtFlags::empty())?),
+        Kind::Dir { .. } => Ok(mkdirat(&parent, name, open)?),
         Kind::File(file) if is_link => {
             let (from, from_name) = root.parent(Path::new(std::ffi::OsStr::from_bytes(&file.inode.path)))?;
             Ok(linkat(&from, from_name, &parent, name, AtFlags::empty())?)
