@@ -39,7 +39,8 @@ fn confine(spec: &Spec, root: Root) -> Result<Confined, String> {
     };
     let user = user::resolve(&spec.user, &read("etc/passwd"), &read("etc/group")).during("the user")?;
     let made = root
-        .make_dirs_inside(Path::new(&spec.working_dir), 0o755)
+        .resolve(Path::new(&spec.working_dir))
+        .and_then(|place| root.make_dirs_inside(&place, 0o755))
         .during(format!("making the working directory {}", spec.working_dir))?;
     for path in made {
         let (uid, gid) = (Uid::from_raw(0), Gid::from_raw(0));

@@ -151,25 +151,25 @@ impl Rootfs {
 
     /// A file is made when the source is none of a directory.
     fn target(&mut self, path: &str, directory: bool) -> io::Result<OwnedFd> {
-        let relative = Path::new(path.trim_start_matches('/'));
-        match self.root.open_inside(relative, OFlags::PATH) {
+        // Links lead to where the target is made, also those that lead to nothing yet.
+        let place = self.root.resolve(Path::new(path))?;
+        match self.root.open_plain(&place, OFlags::PATH) {
             Ok(file) => return Ok(file),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
-        let folder = if directory { Some(relative) } else { relative.parent() };
+        let folder = if directory { Some(&*place) } else { place.parent() };
         if let Some(folder) = folder {
             let made = self.root.make_dirs_inside(folder, 0o755)?;
             self.stubs.extend(made.iter().map(|path| path.to_string_lossy().into_owned()));
         }
         if !directory {
-            let parent = self.root.open_inside(relative.parent().unwrap_or(Path::new(".")), OFlags::PATH)?;
-            let name = relative.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+            let (parent, name) = self.root.parent(&place)?;
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             openat(parent, name, flags, Mode::from_raw_mode(0o644))?;
-            self.stubs.push(relative.to_string_lossy().into_owned());
+            self.stubs.push(place.to_string_lossy().into_owned());
         }
-        self.root.open_inside(relative, OFlags::PATH)
+        self.root.open_plain(&place, OFlags::PATH)
     }
 
     fn attach(&mut self, mount: &OwnedFd, path: &str, directory: bool) -> Result<(), String> {

@@ -1,11 +1,16 @@
 //! Opening paths beneath a directory, whatever symbolic links and `..` hostile input has put there (openat2(2)).
 
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{self, Mode, OFlags, ResolveFlags};
+use rustix::fs::{self, FileType, Mode, OFlags, ResolveFlags};
+
+/// As many links as Linux follows in one path (path_resolution(7)).
+const MOST_LINKS: u32 = 40;
 
 /// A directory that its users cannot leave.
 #[derive(Debug)]
@@ -73,6 +78,45 @@ impl Root {
         Ok((self.open_plain(parent, OFlags::PATH | OFlags::DIRECTORY)?, name))
     }
 
+    /// Where a path leads for a process whose root directory this is, whether something is there or not: a path
+    /// through no link.
+    ///
+    /// # Errors
+    /// `ELOOP` for links in a circle, else as openat2(2) and readlinkat(2).
+    pub fn resolve(&self, path: &Path) -> io::Result<PathBuf> {
+        let mut done = PathBuf::new();
+        let mut rest: Vec<OsString> = components(path);
+        let mut links = 0;
+        while let Some(part) = rest.pop() {
+            if part == ".." {
+                done.pop();
+                continue;
+            }
+            let next = done.join(&part);
+            let is_link = match self.open_plain(&next, OFlags::PATH) {
+                Ok(file) => FileType::from_raw_mode(fs::fstat(&file)?.st_mode) == FileType::Symlink,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+                Err(error) => return Err(error),
+            };
+            if !is_link {
+                done = next;
+                continue;
+            }
+            links += 1;
+            if links > MOST_LINKS {
+                return Err(rustix::io::Errno::LOOP.into());
+            }
+            let (parent, name) = self.parent(&next)?;
+            let target = fs::readlinkat(parent, name, Vec::new())?;
+            let target = Path::new(OsStr::from_bytes(target.as_bytes()));
+            if target.is_absolute() {
+                done.clear();
+            }
+            rest.extend(components(target));
+        }
+        Ok(done)
+    }
+
     /// Makes a directory and the parents it lacks as a process with this root would, following links inside it.
     ///
     /// # Errors
@@ -109,6 +153,16 @@ impl Root {
     }
 }
 
+/// The parts of a path that move, last first.
+fn components(path: &Path) -> Vec<OsString> {
+    let parts = path.components().rev().filter_map(|part| match part {
+        Component::Normal(name) => Some(name.to_owned()),
+        Component::ParentDir => Some("..".into()),
+        Component::RootDir | Component::CurDir | Component::Prefix(_) => None,
+    });
+    parts.collect()
+}
+
 impl AsFd for Root {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
@@ -140,6 +194,9 @@ mod tests {
             .expect("its text");
         assert_eq!(text, "inside");
         assert!(root.open_inside(Path::new("up"), OFlags::RDONLY).is_err());
+        for (path, led) in [("abs", "etc/passwd"), ("up/new", "outside/new"), ("a/../../self", "file"), ("/", "")] {
+            assert_eq!(root.resolve(Path::new(path)).expect(path), Path::new(led), "{path}");
+        }
         std::fs::remove_dir_all(&dir).expect("clean");
     }
 }
