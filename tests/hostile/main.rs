@@ -13,4 +13,6 @@ mod artefacts;
 mod scene;
 
 mod layers;
+mod outputs;
+mod steps;
 mod whiteouts;
