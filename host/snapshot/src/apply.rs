@@ -200,7 +200,7 @@ impl Unpacker {
                     OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
                     Mode::empty(),
                 )?;
-                remove_content(&folder)?;
+                sys::remove::content(&folder)?;
                 Ok(unlinkat(parent, name, AtFlags::REMOVEDIR)?)
             }
             Err(error) => Err(error.into()),
@@ -261,27 +261,6 @@ impl Unpacker {
 fn is_directory(parent: &OwnedFd, name: &Path) -> bool {
     fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)
         .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
-}
-
-/// Deletes what is in a folder, without following links or crossing mounts: the folder is the unpacker's own.
-fn remove_content(folder: &OwnedFd) -> io::Result<()> {
-    for entry in fs::Dir::read_from(folder)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        if name == c"." || name == c".." {
-            continue;
-        }
-        match unlinkat(folder, name, AtFlags::empty()) {
-            Ok(()) => {}
-            Err(Errno::ISDIR | Errno::PERM) => {
-                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                remove_content(&fs::openat(folder, name, flags, Mode::empty())?)?;
-                unlinkat(folder, name, AtFlags::REMOVEDIR)?;
-            }
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(())
 }
 
 /// Owner before mode, since a change of owner takes set-user-ID away; time last.

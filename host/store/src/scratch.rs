@@ -41,7 +41,7 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         // What a step has written as another user is its worker's to delete; what stays is swept later.
-        let _ = fs::remove_dir_all(&self.path);
+        let _ = sys::remove::folder(&self.path);
     }
 }
 

@@ -8,6 +8,7 @@ pub mod mount;
 pub mod network;
 pub mod privilege;
 pub mod process;
+pub mod remove;
 pub mod root;
 pub mod seccomp;
 pub mod xattr;

@@ -64,11 +64,12 @@ fn serve(mut socket: UnixStream) -> io::Result<()> {
             continue;
         }
         let server = server.clone();
-        // A step is started by this thread and dies with it, so it lives as long as the step.
-        std::thread::spawn(move || {
+        // A step is started by this thread and dies with it, so it lives as long as the step. Trees are walked folder by
+        // folder, and a path has up to two thousand.
+        std::thread::Builder::new().stack_size(16 << 20).spawn(move || {
             let result = server.perform(id, task);
             server.reply(&Reply::Done { id, result });
-        });
+        })?;
     }
     // The build has ended: whatever still runs ends with this process.
     Ok(())
@@ -336,9 +337,5 @@ fn remove(folder: &Path) -> io::Result<()> {
     if mounts.lines().filter_map(|line| line.split(' ').nth(4)).any(|point| point.starts_with(&below)) {
         return Err(io::Error::other("something is mounted in it"));
     }
-    for entry in fs::read_dir(folder)? {
-        let path = entry?.path();
-        if fs::symlink_metadata(&path)?.is_dir() { fs::remove_dir_all(&path)? } else { fs::remove_file(&path)? }
-    }
-    Ok(())
+    sys::remove::content(&fs::File::open(folder)?)
 }
