@@ -291,17 +291,18 @@ pub fn resolve<'e>(path: &[u8], look_up: impl Fn(&[u8]) -> Option<&'e Entry>) ->
             done.truncate(parent(&done).len());
             continue;
         }
-        let next = join(&done, &part);
-        if next.len() > LONGEST_PATH {
+        let above = done.len();
+        if above > 0 {
+            done.push(b'/');
+        }
+        done.extend_from_slice(&part);
+        if done.len() > LONGEST_PATH {
             return Err(LinkLoop(path.to_vec()));
         }
-        let Some(Entry { kind: Kind::Symlink(target), .. }) = look_up(&next) else {
-            done = next;
+        let Some(Entry { kind: Kind::Symlink(target), .. }) = look_up(&done) else {
             continue;
         };
-        if target.starts_with(b"/") {
-            done.clear();
-        }
+        done.truncate(if target.starts_with(b"/") { 0 } else { above });
         let target = split(target);
         links += 1;
         parts += target.len();

@@ -37,6 +37,7 @@ impl<'v> View<'v> {
     /// What is at a path now.
     pub(crate) fn get(&self, path: &[u8]) -> Option<&Entry> {
         self.made.get(path).or_else(|| {
+            let below = self.base.get(path)?;
             // Something that was put over a folder hides what was in it.
             let mut parent = tree::parent(path);
             while !parent.is_empty() {
@@ -45,7 +46,7 @@ impl<'v> View<'v> {
                 }
                 parent = tree::parent(parent);
             }
-            self.base.get(path)
+            Some(below)
         })
     }
 
