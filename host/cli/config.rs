@@ -31,12 +31,13 @@ pub(crate) struct PluginConfig {
     pub(crate) folder: PathBuf,
 }
 
-fn read(path: &Path) -> Result<Option<Config>> {
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error).context(path.display().to_string()),
-    };
+/// Nobody writes a longer one.
+const LONGEST: u64 = 1 << 20;
+
+/// The project's file must lie in the project's folder.
+fn read(path: &Path, project: Option<&Path>) -> Result<Option<Config>> {
+    let Some(bytes) = build::read_file(path, project, LONGEST)? else { return Ok(None) };
+    let text = String::from_utf8(bytes).with_context(|| path.display().to_string())?;
     let mut config: Config = toml::from_str(&text).with_context(|| path.display().to_string())?;
     for plugin in config.plugins.values_mut() {
         plugin.folder = path.parent().unwrap_or(Path::new(".")).to_owned();
@@ -47,9 +48,9 @@ fn read(path: &Path) -> Result<Option<Config>> {
 /// Reads the user's file and the project's, and puts them together: the user's word counts more.
 pub(crate) fn load(user: Option<&Path>, project: Option<&Path>) -> Result<Config> {
     let user = match user {
-        Some(path) => Some(read(path)?.with_context(|| format!("{} is not there", path.display()))?),
+        Some(path) => Some(read(path, None)?.with_context(|| format!("{} is not there", path.display()))?),
         None => match crate::surroundings::xdg("XDG_CONFIG_HOME", ".config") {
-            Some(folder) => read(&folder.join("plywood/config.toml"))?,
+            Some(folder) => read(&folder.join("plywood/config.toml"), None)?,
             None => None,
         },
     };
@@ -57,7 +58,7 @@ pub(crate) fn load(user: Option<&Path>, project: Option<&Path>) -> Result<Config
     let Some(project_path) = project.map(|folder| folder.join("plywood.toml")) else {
         return Ok(config);
     };
-    let Some(project) = read(&project_path)? else {
+    let Some(project) = read(&project_path, project)? else {
         return Ok(config);
     };
     for (name, theirs) in project.plugins {

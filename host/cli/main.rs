@@ -32,7 +32,9 @@ fn main() -> ExitCode {
         return exit(build::worker::step());
     }
     let args = args::Args::parse();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    // Trees are walked folder by folder, and a path has up to two thousand.
+    let runtime = match builder.enable_all().thread_stack_size(16 << 20).build() {
         Ok(runtime) => runtime,
         Err(error) => return report::failure(&anyhow::anyhow!("starting: {error}"), None),
     };

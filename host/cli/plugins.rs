@@ -1,6 +1,5 @@
 //! The plugins of this invocation: the built-ins, those of the configuration, those of the command line.
 
-use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -196,8 +195,7 @@ fn name_of(path: &Path) -> String {
 
 fn from_path(loader: &Loader, path: &Path) -> Result<Loaded> {
     // A project may name any path: no more is read than a plugin can have.
-    let mut wasm = Vec::new();
-    let read = std::fs::File::open(path).and_then(|file| file.take(LARGEST + 1).read_to_end(&mut wasm));
-    read.with_context(|| format!("the plugin {}", path.display()))?;
+    let read = || build::read_file(path, None, LARGEST)?.context("it is not there");
+    let wasm = read().with_context(|| format!("the plugin {}", path.display()))?;
     Ok(loader.engine.load(&path.display().to_string(), &wasm)?)
 }

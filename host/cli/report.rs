@@ -39,13 +39,26 @@ pub(crate) fn diagnostic(diagnostic: &Diagnostic, file: Option<(&str, &str)>) ->
     message(&format!("{word}{}", diagnostic.message), diagnostic.span.as_ref(), diagnostic.help.as_deref(), file)
 }
 
+/// Characters of what was not written to be read.
+const LONGEST: usize = 2000;
+
+/// Text for people: what is longer is cut in its middle, since what is wrong often stands at the end.
+pub(crate) fn cut(text: &str) -> String {
+    let (Some((head, _)), Some((tail, _))) =
+        (text.char_indices().nth(LONGEST / 2), text.char_indices().nth_back(LONGEST / 2))
+    else {
+        return text.to_owned();
+    };
+    if tail <= head { text.to_owned() } else { format!("{}...{}", &text[..head], &text[tail..]) }
+}
+
 /// `plywood: Dockerfile:12: ...`, the source line with a caret, and advice.
 fn message(text: &str, span: Option<&Span>, help: Option<&str>, file: Option<(&str, &str)>) -> String {
     let mut out = String::from("plywood: ");
     if let Some(span) = span {
         let _ = write!(out, "{span}: ");
     }
-    let _ = writeln!(out, "{text}");
+    let _ = writeln!(out, "{}", cut(text));
     if let Some(span) = span
         && let Some((name, source)) = file
         && *span.file == *name
@@ -53,7 +66,7 @@ fn message(text: &str, span: Option<&Span>, help: Option<&str>, file: Option<(&s
         quote(&mut out, span, source);
     }
     if let Some(help) = help {
-        let _ = writeln!(out, "  help: {help}");
+        let _ = writeln!(out, "  help: {}", cut(help));
     }
     out
 }
@@ -61,7 +74,7 @@ fn message(text: &str, span: Option<&Span>, help: Option<&str>, file: Option<(&s
 /// The source line, and marks below the part that is meant.
 pub(crate) fn quote(out: &mut String, span: &Span, source: &str) {
     let source = source.strip_prefix('\u{feff}').unwrap_or(source);
-    let Some(line) = source.lines().nth(span.start.line as usize - 1) else {
+    let Some(line) = source.lines().nth(span.start.line as usize - 1).map(cut) else {
         return;
     };
     let number = span.start.line.to_string();
@@ -89,6 +102,7 @@ pub(crate) fn describe(error: &anyhow::Error, file: Option<(&str, &str)>) -> Str
         Error::Invalid(diagnostics) => diagnostics.iter().map(|d| diagnostic(d, file)).collect(),
         Error::Command { step, output, span, .. } => {
             let mut out = message(&failed.to_string(), span.as_ref(), None, file);
+            let step = cut(step);
             if !output.is_empty() {
                 let _ = writeln!(out, "  the last lines of {step}:");
                 output.iter().for_each(|line| {

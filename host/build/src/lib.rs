@@ -159,6 +159,19 @@ pub fn empty_context() -> Result<Context, Error> {
     Ok(context::archive::empty()?)
 }
 
+/// Reads a file that whoever wrote the project has chosen: a regular one of at most `limit` bytes, in the folder
+/// `within` if there is one; none where nothing is.
+///
+/// # Errors
+/// When it is none such, or cannot be read.
+pub fn read_file(
+    path: &std::path::Path,
+    within: Option<&std::path::Path>,
+    limit: u64,
+) -> Result<Option<Vec<u8>>, Error> {
+    Ok(context::file::read(path, within, limit)?)
+}
+
 /// Opens a file of a context.
 ///
 /// # Errors

@@ -1,11 +1,12 @@
-//! Showing what happens, on standard error: a thread of its own, so that a slow terminal holds nothing up.
+//! Showing what happens, on standard error: a thread of its own, so that a slow terminal holds up nobody but a step that
+//! prints more than it takes.
 
 mod json;
 mod plain;
 mod tty;
 
 use std::io::IsTerminal;
-use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::sync::mpsc::{self, RecvTimeoutError, SyncSender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -17,6 +18,9 @@ use crate::report;
 
 /// How often a view may change when nothing happens.
 const TICK: Duration = Duration::from_millis(100);
+
+/// What may wait to be shown; a message has at most 16 KiB. A step could fill the memory else.
+const BACKLOG: usize = 1024;
 
 /// A way of showing.
 trait View: Send {
@@ -34,7 +38,7 @@ enum Message {
 
 /// Shows events until it is finished.
 pub(crate) struct Renderer {
-    sender: Mutex<Option<Sender<Message>>>,
+    sender: Mutex<Option<SyncSender<Message>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
     quiet: bool,
 }
@@ -52,7 +56,7 @@ impl Renderer {
             Progress::Auto if terminal => Box::new(tty::Tty::new()),
             Progress::Auto | Progress::Plain => Box::new(plain::Plain::new()),
         };
-        let (sender, receiver) = mpsc::channel();
+        let (sender, receiver) = mpsc::sync_channel(BACKLOG);
         let thread = std::thread::spawn(move || {
             loop {
                 match receiver.recv_timeout(TICK) {
@@ -80,6 +84,10 @@ impl Renderer {
             }
             let message = match &event {
                 Event::Diagnostic(d) => Message::Text(report::diagnostic(d, Some((&name, &text)))),
+                Event::Planned(steps) => {
+                    let cut = steps.iter().map(|(id, name)| (*id, report::cut(name)));
+                    Message::Event(Event::Planned(cut.collect()))
+                }
                 _ => Message::Event(event),
             };
             if let Some(sender) = &*sender.lock().unwrap_or_else(PoisonError::into_inner) {

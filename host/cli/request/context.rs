@@ -112,10 +112,21 @@ async fn folder(input: &Input, path: &Path, remote: &Remote) -> Result<Found> {
     };
     // As buildx does: a name is looked for here, and then in the context.
     let file = if file.exists() || file.is_absolute() { file } else { folder.join(&file) };
-    let mut opened = std::fs::File::open(&file).with_context(|| format!("the Dockerfile {}", file.display()))?;
-    let text = read(&mut opened, &file.display().to_string())?;
+    let file = std::path::absolute(&file)?;
+    let text = build_file(&folder, &file).with_context(|| format!("the Dockerfile {}", file.display()))?;
     let file_name = input.file.clone().unwrap_or_else(|| "Dockerfile".into());
     Ok(Found { context: ContextSource::Folder(folder, Some(file)), file_name, file: text })
+}
+
+/// The build file's text. One in the context is whoever's the context is; what the user has named elsewhere may be a
+/// pipe.
+fn build_file(folder: &Path, file: &Path) -> Result<String> {
+    let is_inside = |rest: &Path| rest.components().all(|part| part != std::path::Component::ParentDir);
+    if file.strip_prefix(folder).is_ok_and(is_inside) {
+        let bytes = build::read_file(file, Some(folder), LARGEST)?;
+        return Ok(String::from_utf8(bytes.context("it is not there")?)?);
+    }
+    read(&mut std::fs::File::open(file)?, "it")
 }
 
 /// A context that has been read, with the build file in it unless that is given apart.
@@ -158,10 +169,10 @@ fn inside(context: &build::Context, file: Option<&str>) -> Result<(String, Strin
 }
 
 fn read(source: &mut impl Read, what: &str) -> Result<String> {
-    let mut text = String::new();
-    source.take(LARGEST + 1).read_to_string(&mut text).with_context(|| what.to_owned())?;
-    if text.len() as u64 > LARGEST {
-        bail!("{what} exceeds maximum allowed size of {LARGEST} bytes");
+    let mut bytes = Vec::new();
+    source.take(LARGEST + 1).read_to_end(&mut bytes).with_context(|| what.to_owned())?;
+    if bytes.len() as u64 > LARGEST {
+        bail!("{what} is longer than {LARGEST} bytes");
     }
-    Ok(text)
+    String::from_utf8(bytes).with_context(|| what.to_owned())
 }

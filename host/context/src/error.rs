@@ -14,6 +14,20 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// Something that cannot be read as a file.
+    #[error("{} is no regular file", .0.display())]
+    NoFile(PathBuf),
+    /// A file that is longer than it may be.
+    #[error("{} is longer than {limit} bytes", path.display())]
+    TooLong {
+        /// Which.
+        path: PathBuf,
+        /// What it may have.
+        limit: u64,
+    },
+    /// A file of the context that is none.
+    #[error("{} leads out of the context", .0.display())]
+    LeadsOut(PathBuf),
     /// The archive cannot be read.
     #[error("the context's archive cannot be read: {0}")]
     Archive(#[source] io::Error),

@@ -1,11 +1,14 @@
 //! Ignore files: `<Dockerfile>.dockerignore`, else `.dockerignore` in the context.
 
-use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::error::Error;
+use crate::file;
 use crate::pattern::Matcher;
+
+/// Each file is matched with each pattern.
+const LONGEST: u64 = 1 << 20;
 
 /// The patterns of an ignore file's text. A line that starts with `#` says nothing.
 ///
@@ -24,14 +27,13 @@ pub fn rules(folder: &Path, build_file: Option<&Path>) -> Result<Matcher, Error>
     let own = build_file.map(|file| {
         let mut name = file.as_os_str().to_owned();
         name.push(".dockerignore");
-        name.into()
+        // Beside a build file that is elsewhere, it is elsewhere as well.
+        (PathBuf::from(name), Some(folder).filter(|_| file.starts_with(folder)))
     });
-    for path in own.into_iter().chain([folder.join(".dockerignore")]) {
-        match fs::read_to_string(&path) {
-            Ok(text) => return parse(&text),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(source) => return Err(Error::Io { path, source }),
-        }
+    for (path, within) in own.into_iter().chain([(folder.join(".dockerignore"), Some(folder))]) {
+        let Some(bytes) = file::read(&path, within, LONGEST)? else { continue };
+        let text = String::from_utf8(bytes).map_err(io::Error::other);
+        return parse(&text.map_err(|source| Error::Io { path, source })?);
     }
     Ok(Matcher::default())
 }

@@ -4,6 +4,7 @@
 
 pub mod archive;
 mod error;
+pub mod file;
 pub mod git;
 pub mod ignore;
 mod local;

@@ -60,7 +60,8 @@ impl Pattern {
     }
 
     fn parse(text: &[u8], crossing: bool) -> Result<Self, Error> {
-        let error = |reason| Error::Pattern { pattern: String::from_utf8_lossy(text).into_owned(), reason };
+        let shown = &text[..text.len().min(200)];
+        let error = |reason| Error::Pattern { pattern: String::from_utf8_lossy(shown).into_owned(), reason };
         let text = characters(text);
         let is = |at: usize, wanted: char| text.get(at) == Some(&u32::from(wanted));
         let mut tokens = Vec::new();
