@@ -117,7 +117,7 @@ fn many_entries_through_links_take_no_longer() {
     let scene = Scene::new();
     let mut tar = Tar::new().dir("real").symlink("d", "real");
     for number in 0..30_000 {
-        tar = tar.symlink(format!("l{number}"), "real").file(format!("d/{number}"), "");
+        tar = tar.symlink(format!("l{number}"), "real").dir(format!("d/{number}"));
     }
     let base = scene.image([tar]);
     assert_eq!(scene.exported(&base).unwrap().len(), 60_000 + 4);
@@ -273,7 +273,6 @@ fn a_path_as_long_as_may_be() {
     assert_eq!(at(&files, &deep), Some("Regular 644 0:0 a"));
     let out = scene.fresh("out");
     let output = format!("type=tar,dest={}", out.display());
-    scene.build(&base, "FROM scratch\nCOPY --from=base /a /b\n", &output).built();
     scene.build(&base, "FROM base\nRUN [\"/bin/busybox\", \"true\"]\nCOPY --from=base /a /b\n", &output).built();
 }
 

@@ -12,6 +12,7 @@ mod support;
 mod artefacts;
 mod scene;
 
+mod contexts;
 mod layers;
 mod outputs;
 mod steps;

@@ -17,7 +17,7 @@ pub(crate) const CANARY: &str = "the canary sings outside";
 /// Longer than any build here takes on a loaded machine.
 const SOON: Duration = Duration::from_secs(40);
 /// More than any build here needs, in KiB, and less than any bomb would take.
-const MEMORY: u64 = 400 << 10;
+pub(crate) const MEMORY: u64 = 400 << 10;
 /// Nobody reads a longer error.
 const WORDY: usize = 32 << 10;
 
@@ -203,7 +203,7 @@ fn read_lossy(path: &Path) -> String {
 }
 
 /// What a process and all below it have needed of memory at most, in KiB.
-fn memory(pid: u32) -> u64 {
+pub(crate) fn memory(pid: u32) -> u64 {
     let needed = |pid: u32| -> Option<u64> {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
         status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?.trim().trim_end_matches(" kB").parse().ok()

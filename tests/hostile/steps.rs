@@ -294,3 +294,33 @@ fn busybox_layer(layout: &crate::artefacts::Layout) -> String {
     let manifest = read(layout.path(index["manifests"][0]["digest"].as_str().unwrap()));
     manifest["layers"][0]["digest"].as_str().unwrap().to_owned()
 }
+
+/// A path may be longer than any call takes: what is in it is still deleted, and the next build works.
+#[test]
+fn a_step_that_makes_folders_without_end() {
+    let scene = Scene::new();
+    let base = linked(&scene);
+    // A thousand folders at a time, each time on top of those that are there.
+    let dockerfile = "FROM base\nRUN p=d; for i in 1 2 3 4 5 6 7 8 9 10; do p=$p/$p; done; busybox mkdir d; \
+        i=0; while [ $i -lt 12 ]; do busybox mkdir -p n/$p && busybox mv d n/$p/d && busybox mv n d; i=$((i+1)); done\n";
+    let ended = scene.build(&base, dockerfile, "type=tar,dest=/dev/null");
+    ended.refused("File name too long");
+    scene.build(&base, "FROM base\nRUN true\n", "type=tar,dest=/dev/null").built();
+    assert_eq!(fs::read_dir(scene.place.root().join("tmp")).unwrap().count(), 0, "half-made things are left");
+}
+
+#[test]
+fn a_step_that_prints_without_end() {
+    let scene = Scene::new();
+    let base = linked(&scene);
+    scene.write("context/Dockerfile", "FROM base\nRUN busybox yes\n");
+    let mut command = scene.place.plywood();
+    command.args(["build", "--progress=plain", "--build-context", &base]).arg(scene.place.join("context"));
+    command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+    let child = crate::support::Guard(command.spawn().unwrap());
+    for _ in 0..30 {
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        let memory = crate::scene::memory(child.0.id());
+        assert!(memory < crate::scene::MEMORY, "what is printed fills the memory: {memory} KiB");
+    }
+}
