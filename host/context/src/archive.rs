@@ -3,16 +3,22 @@
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read};
+use std::ops::ControlFlow;
 
+use liblzma::stream::{CONCATENATED, Stream};
+use oci::tar::Found;
 use oci::tree::{self, Entry, File, Inode, Kind, Time, Tree};
 
 use crate::Context;
 use crate::error::Error;
 
 /// Linux takes no longer path.
-const LONGEST_PATH: usize = 4096;
-/// An xz file says how much memory it wants. `xz -9` wants an eighth of this.
-const XZ_MEMORY: u64 = 512 << 20;
+const LONGEST_PATH: usize = 4095;
+/// And no longer name in one.
+const LONGEST_NAME: usize = 255;
+
+/// Four times what `xz -9` needs; a header may ask for gigabytes. The others are content with less.
+const XZ_MEMORY: u64 = 256 << 20;
 
 /// Decompresses whatever `source` holds, by its first bytes: plain, gzip, bzip2, xz or zstd.
 ///
@@ -25,7 +31,7 @@ pub fn decompress<'r>(source: impl Read + Send + 'r) -> io::Result<Box<dyn Read 
         [0x1f, 0x8b, ..] => Box::new(flate2::bufread::MultiGzDecoder::new(source)),
         [b'B', b'Z', b'h', ..] => Box::new(bzip2::bufread::MultiBzDecoder::new(source)),
         [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => {
-            let stream = liblzma::stream::Stream::new_stream_decoder(XZ_MEMORY, liblzma::stream::CONCATENATED)?;
+            let stream = Stream::new_stream_decoder(XZ_MEMORY, CONCATENATED)?;
             Box::new(liblzma::bufread::XzDecoder::new_stream(source, stream))
         }
         [0x28, 0xb5, 0x2f, 0xfd, ..] => Box::new(zstd::stream::read::Decoder::with_buffer(source)?),
@@ -37,11 +43,16 @@ pub fn decompress<'r>(source: impl Read + Send + 'r) -> io::Result<Box<dyn Read 
 #[must_use]
 pub fn is_tar(source: impl Read + Send) -> bool {
     let Ok(plain) = decompress(source) else { return false };
-    let mut archive = tar::Archive::new(plain);
-    let Ok(mut entries) = archive.entries() else {
-        return false;
-    };
-    matches!(entries.next(), Some(Ok(_)))
+    let mut is_one = false;
+    let read = oci::tar::each(
+        plain,
+        |error| error,
+        |_| {
+            is_one = true;
+            Ok(ControlFlow::Break(()))
+        },
+    );
+    read.is_ok() && is_one
 }
 
 /// Whether these are the first bytes of an archive: one of the compressions, or a header of tar.
@@ -74,40 +85,33 @@ pub fn empty() -> Result<Context, Error> {
 /// When it cannot be read, or holds an entry that would lie outside.
 pub fn read(source: impl Read + Send, keep_owners: bool) -> Result<Context, Error> {
     let folder = tempfile::Builder::new().prefix("plywood-context-").tempdir().map_err(Error::Archive)?;
-    let mut archive = tar::Archive::new(decompress(source).map_err(Error::Archive)?);
     let mut tree = Tree::default();
-    for (number, found) in archive.entries().map_err(Error::Archive)?.enumerate() {
-        let mut found = found.map_err(Error::Archive)?;
-        let raw = found.path_bytes().into_owned();
-        let outside = || Error::Outside(String::from_utf8_lossy(&raw).into_owned());
+    let mut number = 0u64;
+    oci::tar::each(decompress(source).map_err(Error::Archive)?, Error::Archive, |found| {
+        let Found { entry: bytes, path: raw, link, records } = found;
+        let shown = || String::from_utf8_lossy(&raw[..raw.len().min(LONGEST_NAME)]).into_owned();
+        let outside = || Error::Outside(shown());
         if raw.split(|byte| *byte == b'/').any(|part| part == b"..") {
             return Err(outside());
         }
-        let link = found.link_name_bytes().map(std::borrow::Cow::into_owned).unwrap_or_default();
-        let is_nowhere = found.header().entry_type().is_symlink() && link.is_empty();
-        if is_nowhere || [&raw, &link].iter().any(|path| path.len() > LONGEST_PATH || path.contains(&0)) {
-            return Err(Error::Archive(io::Error::other("it holds an entry whose name or link is no path")));
+        let is_name = |name: &[u8]| name.len() <= LONGEST_NAME && !name.contains(&0);
+        if raw.len() > LONGEST_PATH || !raw.split(|byte| *byte == b'/').all(is_name) {
+            return Err(Error::NoName(shown()));
         }
-        let mut xattrs = Vec::new();
-        let mut fraction = None;
-        for record in found.pax_extensions().map_err(Error::Archive)?.into_iter().flatten() {
-            let record = record.map_err(Error::Archive)?;
-            let Ok(key) = record.key() else { continue };
-            // The one attribute that layers keep.
-            if let Some(name) = key.strip_prefix("SCHILY.xattr.").filter(|name| *name == "security.capability") {
-                xattrs.push((name.to_owned(), record.value_bytes().to_vec()));
-            }
-            if key == "mtime" {
-                fraction = record.value().ok().and_then(|text| text.split('.').next()?.parse::<i64>().ok());
-            }
-        }
-        xattrs.sort();
+        let text = |key: &str| records.get(key).and_then(|value| std::str::from_utf8(value).ok());
+        let fraction = text("mtime").and_then(|text| text.split('.').next()?.parse::<i64>().ok());
+        // The one attribute that layers keep.
+        let capability = records.get("SCHILY.xattr.security.capability");
         // Through the links of the archive itself, as unpacking it below a root would go.
         let path = tree.resolve_parent(&raw).map_err(|_| outside())?;
-        let header = found.header();
+        let header = bytes.header();
         let seconds = i64::try_from(header.mtime().unwrap_or(0)).unwrap_or(0);
         let id = |value: io::Result<u64>| -> u32 {
-            if keep_owners { value.ok().and_then(|id| u32::try_from(id).ok()).unwrap_or(0) } else { 0 }
+            if keep_owners {
+                value.ok().and_then(|id| u32::try_from(id).ok()).filter(|id| *id != u32::MAX).unwrap_or(0)
+            } else {
+                0
+            }
         };
         let mut entry = Entry {
             kind: Kind::Dir { opaque: false },
@@ -115,10 +119,13 @@ pub fn read(source: impl Read + Send, keep_owners: bool) -> Result<Context, Erro
             uid: id(header.uid()),
             gid: id(header.gid()),
             mtime: Time { seconds: fraction.unwrap_or(seconds), nanoseconds: 0 },
-            xattrs,
+            xattrs: capability.map(|value| ("security.capability".to_owned(), value.clone())).into_iter().collect(),
         };
         entry.kind = match header.entry_type() {
             tar::EntryType::Directory => Kind::Dir { opaque: false },
+            tar::EntryType::Symlink if link.is_empty() || link.len() > LONGEST_PATH || link.contains(&0) => {
+                return Err(Error::NoName(shown()));
+            }
             tar::EntryType::Symlink => Kind::Symlink(link),
             tar::EntryType::Link => {
                 let target = tree.resolve_parent(&link).map_err(|_| outside())?;
@@ -140,20 +147,21 @@ pub fn read(source: impl Read + Send, keep_owners: bool) -> Result<Context, Erro
             }
             tar::EntryType::Regular | tar::EntryType::Continuous | tar::EntryType::GNUSparse => {
                 let name = number.to_string();
+                number += 1;
                 let place = folder.path().join(&name);
                 let failed = |source| Error::Io { path: place.clone(), source };
                 let mut file = fs::File::create(&place).map_err(failed)?;
-                let size = io::copy(&mut found, &mut file).map_err(Error::Archive)?;
+                let size = io::copy(bytes, &mut file).map_err(Error::Archive)?;
                 Kind::File(File { size, digest: None, inode: Inode { layer: None, path: name.into_bytes() } })
             }
-            _ => continue,
+            _ => return Ok(ControlFlow::Continue(())),
         };
-        if path.is_empty() {
-            continue;
+        if !path.is_empty() {
+            fill_parents(&mut tree, tree::parent(&path));
+            tree.insert(path, entry);
         }
-        fill_parents(&mut tree, tree::parent(&path));
-        tree.insert(path, entry);
-    }
+        Ok(ControlFlow::Continue(()))
+    })?;
     let files = tree.iter().filter(|(_, entry)| matches!(entry.kind, Kind::File(_)));
     let made = files.map(|(_, entry)| entry.mtime.seconds).max();
     Ok(Context { tree, folder: folder.path().to_owned(), made, _unpacked: Some(folder) })

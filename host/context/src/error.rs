@@ -53,6 +53,9 @@ pub enum Error {
     /// No answer from the web.
     #[error(transparent)]
     Http(#[from] http::Error),
+    /// An entry that no file system can hold.
+    #[error("the context's archive holds `{0}`, which is no path or leads to none")]
+    NoName(String),
     /// A pattern that makes no sense.
     #[error("`{pattern}` is no pattern: {reason}")]
     Pattern {

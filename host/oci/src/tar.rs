@@ -9,7 +9,7 @@ use std::rc::Rc;
 /// Names, attributes and lists of holes of one entry take no more; Go's archive/tar takes 1 MiB of each.
 const HEADERS: u64 = 4 << 20;
 /// A few bytes can promise any number of zeros, and somebody has to write them all.
-const HOLES: u64 = 8 << 30;
+const HOLES: u64 = 1 << 30;
 const BLOCK: usize = 512;
 
 /// PAX records, by name.

@@ -238,11 +238,33 @@ pub fn of(store: &Store, layer: DiffId) -> Result<Layer, Error> {
     if let Some(index) = store.read_index(layer).as_deref().and_then(decode) {
         return Ok(index);
     }
-    let blob = store.variants(layer).into_iter().next().ok_or_else(|| Error::Store(missing(layer)))?;
-    let path = store.blob(blob.digest);
+    let variant = store.variants(layer).into_iter().next().ok_or_else(|| Error::Store(missing(layer)))?;
+    learn(store, layer, variant)
+}
+
+/// Makes and keeps the index of a layer that a blob is said to hold, and notes that it does.
+///
+/// # Errors
+/// When it holds another, or what no layer may.
+pub fn learn(store: &Store, layer: DiffId, variant: Variant) -> Result<Layer, Error> {
+    let path = store.blob(variant.digest);
     let index = of_blob(std::fs::File::open(&path).at(&path)?, layer)?;
     store.write_index(layer, &encode(&index))?;
+    store.add_variant(layer, variant)?;
     Ok(index)
+}
+
+/// Looks whether a blob holds the layer that it is said to hold, and notes that it does.
+///
+/// # Errors
+/// When it holds another.
+pub fn check(store: &Store, layer: DiffId, variant: Variant) -> Result<(), Error> {
+    let path = store.blob(variant.digest);
+    let plain = compress::reader(std::fs::File::open(&path).at(&path)?).map_err(Error::Read)?;
+    match Hashing::new(plain).finish().map_err(Error::Read)? {
+        got if got == layer.0 => Ok(store.add_variant(layer, variant)?),
+        got => Err(Error::Mismatch { expected: layer, got }),
+    }
 }
 
 fn missing(layer: DiffId) -> store::Error {

@@ -63,8 +63,12 @@ impl LayerWriter {
     /// When the bytes cannot be read or written, or the name is one that no layer can hold.
     pub fn add(&mut self, path: &[u8], mut entry: Entry, body: Option<&mut dyn Read>) -> Result<(), Error> {
         // image-spec, "Whiteouts": whoever reads the layer would remove something.
-        if tree::name(path).starts_with(b".wh.") {
-            let problem = "whose name means that something is removed";
+        let problem = match entry.kind {
+            _ if tree::name(path).starts_with(b".wh.") => Some("whose name means that something is removed"),
+            Kind::Char(0, 0) => Some("which overlayfs would take for a removed file"),
+            _ => None,
+        };
+        if let Some(problem) = problem {
             return Err(Error::Hostile { path: crate::error::show(path), problem });
         }
         let (name, kind, link, size) = match &entry.kind {
