@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{Read, Write};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use tokio::sync::Mutex;
 
 use crate::error::{At, Error};
 use crate::layout::{Name, named, select};
-use crate::stream::FileBlob;
+use crate::stream::{FileBlob, LARGEST_DOCUMENT, too_large};
 use crate::{Document, Later, Sink, Source};
 
 /// Which tools the archive is for.
@@ -26,9 +27,6 @@ pub enum ArchiveFormat {
     /// `docker load` as well.
     Docker,
 }
-
-/// Documents within an archive are read whole.
-const LARGEST_DOCUMENT: u64 = 16 << 20;
 
 /// A line of Docker's `manifest.json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -56,22 +54,18 @@ impl ArchiveSource {
     /// When the file is no archive of an image.
     pub fn open(path: &Path, wanted: Option<&str>) -> Result<Self, Error> {
         let malformed = |reason: String| Error::Malformed { what: path.display().to_string(), reason };
-        let mut archive = tar::Archive::new(File::open(path).at(path)?);
         let mut entries = BTreeMap::new();
-        for entry in archive.entries().at(path)? {
-            let entry = entry.at(path)?;
-            let name = String::from_utf8_lossy(&entry.path_bytes()).trim_start_matches("./").to_owned();
-            entries.insert(name, (entry.raw_file_position(), entry.size()));
-        }
-        let read = |name: &str| -> Result<Option<Vec<u8>>, Error> {
-            let Some((offset, length)) = entries.get(name) else {
-                return Ok(None);
-            };
-            if *length > LARGEST_DOCUMENT {
-                return Err(malformed(format!("{name} is too large")));
-            }
-            read_part(path, *offset, *length).map(Some)
+        let failed = |source| Error::Io { path: path.to_owned(), source };
+        oci::tar::each(File::open(path).at(path)?, failed, |found| {
+            let name = String::from_utf8_lossy(&found.path).trim_start_matches("./").to_owned();
+            entries.insert(name, (found.entry.raw_file_position(), found.entry.size()));
+            Ok(ControlFlow::Continue(()))
+        })?;
+        let read_document = |(offset, length): (u64, u64)| match length > LARGEST_DOCUMENT {
+            true => Err(too_large(format!("a document in {}", path.display()))),
+            false => read_part(path, offset, length),
         };
+        let read = |name: &str| entries.get(name).copied().map(read_document).transpose();
         let parse_error = |error: serde_json::Error| malformed(error.to_string());
         let mut blobs = BTreeMap::new();
         for (name, part) in &entries {
@@ -86,8 +80,13 @@ impl ArchiveSource {
             let mut descriptor = select(&index, wanted, &path.display().to_string())?;
             descriptor.set_annotations(None);
             let digest = digest_of(&descriptor).map_err(|error| malformed(error.to_string()))?;
-            let (offset, length) = *blobs.get(&digest).ok_or_else(|| malformed(format!("{digest} is missing")))?;
-            let bytes = read_part(path, offset, length)?;
+            let part = *blobs.get(&digest).ok_or_else(|| malformed(format!("{digest} is missing")))?;
+            let bytes = read_document(part)?;
+            let got = Digest::of(&bytes);
+            if got != digest {
+                let what = path.display().to_string();
+                return Err(Error::Mismatch { what, expected: digest.to_string(), got: got.to_string() });
+            }
             return Ok(Self { path: path.to_owned(), root: Document { descriptor, bytes }, blobs });
         }
         // Docker's older archives: layers by path, and no digests at all.

@@ -1,5 +1,6 @@
 //! Copying an image from one place to another: blobs side by side, documents after what they name.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures_util::StreamExt as _;
@@ -8,6 +9,7 @@ use oci::{Descriptor, Digest, Index, Manifest, digest_of, media_type};
 use registry::{BlobSource, Bytes, Pushed};
 
 use crate::error::Error;
+use crate::resolve::DEEPEST;
 use crate::{Document, Later, Sink, Source};
 
 /// Blobs under way at the same time.
@@ -43,7 +45,8 @@ impl BlobSource for Blob {
 /// When something cannot be read or written.
 pub async fn copy(source: Arc<dyn Source>, sink: &dyn Sink, report: Report<'_>) -> Result<Digest, Error> {
     let root = source.root().await?;
-    copy_document(&source, sink, &root, true, report).await?;
+    let mut copied = BTreeSet::new();
+    copy_document(&source, sink, &root, 0, &mut copied, report).await?;
     digest_of(&root.descriptor)
         .map_err(|error| Error::Malformed { what: "the image".into(), reason: error.to_string() })
 }
@@ -52,18 +55,27 @@ fn copy_document<'f>(
     source: &'f Arc<dyn Source>,
     sink: &'f dyn Sink,
     document: &'f Document,
-    is_root: bool,
+    depth: u32,
+    copied: &'f mut BTreeSet<Digest>,
     report: Report<'f>,
 ) -> Later<'f, Result<(), Error>> {
     Box::pin(async move {
         let malformed =
             |error: serde_json::Error| Error::Malformed { what: "the image".into(), reason: error.to_string() };
+        if depth > DEEPEST {
+            let reason = "its indexes are nested too deeply".to_owned();
+            return Err(Error::Malformed { what: "the image".into(), reason });
+        }
+        // Named twice, it is the same: indexes that name each other's twice would take for ever.
+        if !copied.insert(Digest::of(&document.bytes)) {
+            return Ok(());
+        }
         if media_type::is_index(document.descriptor.media_type().as_ref()) {
             let index: Index = serde_json::from_slice(&document.bytes).map_err(malformed)?;
             for descriptor in index.manifests() {
                 let bytes = source.document(descriptor).await?;
                 let inner = Document { descriptor: descriptor.clone(), bytes };
-                copy_document(source, sink, &inner, false, report).await?;
+                copy_document(source, sink, &inner, depth + 1, copied, report).await?;
             }
         } else {
             let manifest: Manifest = serde_json::from_slice(&document.bytes).map_err(malformed)?;
@@ -71,7 +83,7 @@ fn copy_document<'f>(
             blobs.push(manifest.config().clone());
             copy_blobs(source, sink, blobs, report).await?;
         }
-        sink.document(document, is_root).await
+        sink.document(document, depth == 0).await
     })
 }
 

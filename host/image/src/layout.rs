@@ -12,7 +12,7 @@ use oci::{Descriptor, Digest, Index, REF_NAME, Reference, digest_of};
 use registry::{BlobSource, Bytes, Pushed};
 
 use crate::error::{At, Error};
-use crate::stream::FileBlob;
+use crate::stream::{FileBlob, read_document};
 use crate::{Document, Later, Sink, Source};
 
 /// Reads an image of a layout.
@@ -64,7 +64,7 @@ impl LayoutSource {
     /// When the folder is no layout, or does not hold it.
     pub fn open(folder: &Path, wanted: Option<&str>) -> Result<Self, Error> {
         let path = folder.join("index.json");
-        let text = fs::read(&path).at(&path)?;
+        let text = read_document(&path)?;
         let index: Index = serde_json::from_slice(&text)
             .map_err(|error| Error::Malformed { what: path.display().to_string(), reason: error.to_string() })?;
         let root = select(&index, wanted, &folder.display().to_string())?;
@@ -82,7 +82,7 @@ impl LayoutSource {
 
     fn read(&self, descriptor: &Descriptor) -> Result<Vec<u8>, Error> {
         let (path, expected) = self.path(descriptor)?;
-        let bytes = fs::read(&path).at(&path)?;
+        let bytes = read_document(&path)?;
         match Digest::of(&bytes) {
             got if got == expected => Ok(bytes),
             got => Err(Error::Mismatch {

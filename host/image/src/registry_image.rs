@@ -8,6 +8,7 @@ use oci::{Descriptor, Reference, digest_of};
 use registry::{BlobSource, Bytes, Client, Pushed};
 
 use crate::error::Error;
+use crate::stream::{LARGEST_DOCUMENT, too_large};
 use crate::{Document, Later, Sink, Source};
 
 /// Reads an image of a registry.
@@ -48,6 +49,9 @@ impl Source for RegistrySource {
             while let Some((at, piece)) = stream.next().await? {
                 bytes.truncate(usize::try_from(at).unwrap_or(0));
                 bytes.extend_from_slice(&piece);
+                if bytes.len() as u64 > LARGEST_DOCUMENT {
+                    return Err(too_large(format!("{} of {}", descriptor.digest(), self.reference)));
+                }
             }
             Ok(bytes)
         })

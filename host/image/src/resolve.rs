@@ -19,7 +19,7 @@ pub struct Image {
 }
 
 /// Indexes may name indexes, so deep.
-const DEEPEST: u32 = 4;
+pub(crate) const DEEPEST: u32 = 4;
 
 /// Finds the image for `platform`. A lone image of another platform is given where there is no choice and `exact` does
 /// not forbid it.
