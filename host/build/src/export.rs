@@ -9,7 +9,6 @@ use std::sync::Arc;
 use futures_util::future::try_join_all;
 use futures_util::stream::BoxStream;
 use image::{ArchiveFormat, ArchiveSink, Document, LayoutSink, RegistrySink, Sink, Source, StoreSink, StoreSource};
-use oci::media_type::Compression;
 use oci::{Descriptor, DiffId, Digest, ImageConfig, Reference, describe};
 use registry::Bytes;
 
@@ -179,11 +178,10 @@ async fn config(
 async fn blob(solver: &Arc<Solver>, tools: &Tools, layer: DiffId, request: &BuildRequest) -> Result<Descriptor, Error> {
     solver.fetch(layer).await?;
     if let Some(origin) = solver.lookups().layer_source(layer) {
-        let kind = origin.descriptor.media_type().to_string();
-        let compression = oci::media_type::compression(&kind).unwrap_or(Compression::Gzip);
         let digest = oci::digest_of(&origin.descriptor).map_err(|error| Error::Request(error.to_string()))?;
-        if tools.store.has_blob(digest) {
-            return Ok(describe(request.format.layer(compression), digest, origin.descriptor.size()));
+        let known = tools.store.variants(layer);
+        if let Some(own) = known.iter().find(|variant| variant.digest == digest) {
+            return Ok(describe(request.format.layer(own.compression), digest, own.size));
         }
     }
     let (store, compression) = (tools.store.clone(), request.compression);

@@ -10,7 +10,7 @@ use image::{ArchiveSource, Document, Image, Later, LayoutSource, Location, Regis
 use oci::{Descriptor, DiffId, Platform, Reference, digest_of};
 use plan::graph::ImageSource;
 use registry::Bytes;
-use store::{Store, Variant};
+use store::Store;
 use tokio::sync::OnceCell;
 
 use crate::error::Error;
@@ -192,13 +192,6 @@ impl Lookups {
             layers
                 .entry(*diff_id)
                 .or_insert_with(|| LayerSource { source: source.clone(), descriptor: descriptor.clone() });
-            // What the store has already, under another name.
-            if let Ok(digest) = digest_of(descriptor)
-                && self.tools.store.has_blob(digest)
-                && let Some(compression) = oci::media_type::compression(descriptor.media_type().as_ref())
-            {
-                self.tools.store.add_variant(*diff_id, Variant { digest, size: descriptor.size(), compression })?;
-            }
         }
         let source = ImageSource {
             name: name.to_owned(),

@@ -52,6 +52,18 @@ pub struct StepState {
     pub reason: Option<String>,
 }
 
+/// What this build has done about a layer of a base image.
+#[derive(Default)]
+struct BaseLayer {
+    fetched: OnceCell<Variant>,
+    checked: OnceCell<()>,
+}
+
+/// As many as an overlay may have (Linux, fs/overlayfs/params.h, OVL_MAX_STACK).
+const MOST_LAYERS: usize = 500;
+/// More keep neither network nor processors busier, and an image may have thousands of layers.
+const TRANSFERS: usize = 8;
+
 pub(crate) struct Solver {
     tools: Tools,
     lookups: Arc<Lookups>,
@@ -70,7 +82,9 @@ pub(crate) struct Solver {
     isolation: OnceCell<Isolation>,
     worker: OnceCell<Worker>,
     trees: Mutex<BTreeMap<Vec<DiffId>, Arc<OnceCell<Arc<Tree>>>>>,
-    fetches: Mutex<BTreeMap<DiffId, Arc<OnceCell<()>>>>,
+    layers: Mutex<BTreeMap<DiffId, Arc<BaseLayer>>>,
+    /// Layers that are fetched, looked at or unpacked at the same time.
+    transfers: Semaphore,
     locked_mounts: Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<()>>>>,
 }
 
@@ -107,7 +121,8 @@ impl Solver {
             isolation: OnceCell::new(),
             worker: OnceCell::new(),
             trees: Mutex::default(),
-            fetches: Mutex::default(),
+            layers: Mutex::default(),
+            transfers: Semaphore::new(TRANSFERS),
             locked_mounts: Mutex::default(),
         }))
     }
@@ -225,39 +240,65 @@ impl Solver {
         if self.exported.contains(&id.0) { (self.compression, false) } else { (Compression::Zstd, true) }
     }
 
-    /// Brings a base image's layer into the store, once.
-    pub(crate) async fn fetch(&self, layer: DiffId) -> Result<(), Error> {
+    /// A blob that holds a layer, and whether that is known: of a base image's layers it is first said by the image.
+    async fn blob(&self, layer: DiffId) -> Result<(Variant, bool), Error> {
         let store = &self.tools.store;
-        if !store.variants(layer).is_empty() {
-            return Ok(());
+        if let Some(variant) = store.variants(layer).into_iter().next() {
+            return Ok((variant, true));
         }
         let Some(origin) = self.lookups.layer_source(layer) else {
             return Err(Error::Request(format!("the layer {layer} is in no blob of the store and of no base image")));
         };
-        let cell = {
-            let mut fetches = self.fetches.lock().unwrap_or_else(PoisonError::into_inner);
-            fetches.entry(layer).or_default().clone()
-        };
         let fetch = || async {
+            let _under_way = self.transfers.acquire().await.map_err(|error| Error::Request(error.to_string()))?;
             let digest = image::fetch_to_store(&*origin.source, &origin.descriptor, store).await?;
             let kind = origin.descriptor.media_type().to_string();
             let compression = oci::media_type::compression(&kind).unwrap_or(Compression::Gzip);
-            store.add_variant(layer, Variant { digest, size: origin.descriptor.size(), compression })?;
-            Ok::<_, Error>(())
+            Ok::<_, Error>(Variant { digest, size: origin.descriptor.size(), compression })
         };
-        cell.get_or_try_init(fetch).await?;
+        let variant = self.layer(layer).fetched.get_or_try_init(fetch).await.copied()?;
+        Ok((variant, false))
+    }
+
+    fn layer(&self, layer: DiffId) -> Arc<BaseLayer> {
+        self.layers.lock().unwrap_or_else(PoisonError::into_inner).entry(layer).or_default().clone()
+    }
+
+    /// Brings a base image's layer into the store, and looks whether it is what the image says: once, for what the store
+    /// knows of layers counts in every build.
+    pub(crate) async fn fetch(&self, layer: DiffId) -> Result<(), Error> {
+        let (variant, known) = self.blob(layer).await?;
+        if known {
+            return Ok(());
+        }
+        let check = || async {
+            let _under_way = self.transfers.acquire().await.map_err(|error| Error::Request(error.to_string()))?;
+            let store = self.tools.store.clone();
+            let checked = tokio::task::spawn_blocking(move || snapshot::index::check(&store, layer, variant)).await;
+            Ok::<_, Error>(checked.map_err(|error| Error::Request(error.to_string()))??)
+        };
+        self.layer(layer).checked.get_or_try_init(check).await.copied()
+    }
+
+    /// Makes the index of a base image's layer.
+    async fn index(&self, layer: DiffId) -> Result<(), Error> {
+        let (variant, _) = self.blob(layer).await?;
+        let _under_way = self.transfers.acquire().await.map_err(|error| Error::Request(error.to_string()))?;
+        let store = self.tools.store.clone();
+        let made = tokio::task::spawn_blocking(move || snapshot::index::learn(&store, layer, variant)).await;
+        made.map_err(|error| Error::Request(error.to_string()))??;
         Ok(())
     }
 
     /// The tree that a stack of layers makes, by their indexes.
-    async fn tree(&self, layers: &[DiffId]) -> Result<Arc<Tree>, Error> {
+    pub(crate) async fn tree(&self, layers: &[DiffId]) -> Result<Arc<Tree>, Error> {
         let cell = {
             let mut trees = self.trees.lock().unwrap_or_else(PoisonError::into_inner);
             trees.entry(layers.to_vec()).or_default().clone()
         };
         let load = || async {
             let missing = layers.iter().filter(|layer| self.tools.store.read_index(**layer).is_none());
-            try_join_all(missing.map(|layer| self.fetch(*layer))).await?;
+            try_join_all(missing.map(|layer| self.index(*layer))).await?;
             let (store, layers) = (self.tools.store.clone(), layers.to_vec());
             let made = tokio::task::spawn_blocking(move || snapshot::index::tree(&store, &layers)).await;
             Ok::<_, Error>(Arc::new(made.map_err(|error| Error::Request(error.to_string()))??))
@@ -302,18 +343,25 @@ impl Solver {
                 if let Some(tree) = store.tree(&flavour, layer) {
                     return Ok(tree);
                 }
-                self.fetch(layer).await?;
-                let variant = store.variants(layer).into_iter().next();
-                let variant = variant.ok_or_else(|| Self::failed(vertex, format!("the layer {layer} is gone")))?;
+                let (variant, known) = self.blob(layer).await?;
+                let _under_way = self.transfers.acquire().await.map_err(|error| Error::Request(error.to_string()))?;
                 let unpacked = worker.unpack(layer, store.blob(variant.digest)).await;
                 unpacked.map_err(|reason| Self::failed(vertex, reason))?;
+                if !known {
+                    store.add_variant(layer, variant)?;
+                }
                 store.tree(&flavour, layer).ok_or_else(|| Self::failed(vertex, format!("the tree of {layer} is gone")))
             }
         };
         // A layer that comes twice counts where it is topmost; overlayfs refuses to take one directory twice.
         let mut seen = BTreeSet::new();
-        let distinct = layers.iter().rev().filter(|layer| seen.insert(**layer));
-        try_join_all(distinct.map(|layer| unpack(*layer))).await
+        let distinct: Vec<DiffId> = layers.iter().rev().copied().filter(|layer| seen.insert(*layer)).collect();
+        if distinct.len() > MOST_LAYERS {
+            let many = distinct.len();
+            let reason = format!("a step cannot stand on {many} layers: overlayfs puts together at most {MOST_LAYERS}");
+            return Err(Self::failed(vertex, reason));
+        }
+        try_join_all(distinct.into_iter().map(unpack)).await
     }
 
     async fn mkdir(

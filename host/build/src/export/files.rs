@@ -22,12 +22,12 @@ use crate::solve::Solver;
 
 /// The tree as one layer: sorted, each file with its bytes from the layer that has it.
 async fn flatten(tools: &Tools, solver: &Arc<Solver>, layers: &[DiffId]) -> Result<DiffId, Error> {
+    let tree = solver.tree(layers).await?;
     for layer in layers {
         solver.fetch(*layer).await?;
     }
     let (store, layers, epoch) = (tools.store.clone(), layers.to_vec(), solver.epoch());
     let work = move || -> Result<DiffId, Error> {
-        let tree = snapshot::index::tree(&store, &layers)?;
         let scratch = store.scratch_folder()?;
         let parts = parts(&tree, scratch.path(), epoch);
         for layer in &layers {
