@@ -12,7 +12,10 @@ mod support;
 mod artefacts;
 mod scene;
 
+mod archives;
+mod bombs;
 mod contexts;
+mod documents;
 mod layers;
 mod outputs;
 mod steps;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
+use std::ops::ControlFlow;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -229,46 +230,53 @@ fn outside(place: &Path) -> BTreeMap<PathBuf, String> {
 }
 
 /// The entries of a tar, which must be one that anybody can unpack: nothing leads out, nothing lies in a link.
-fn listing(path: &Path) -> Listing {
-    let mut archive = tar::Archive::new(fs::File::open(path).unwrap());
+pub(crate) fn listing(path: &Path) -> Listing {
     let mut found = Listing::new();
-    for entry in archive.entries().unwrap() {
-        let mut entry = entry.unwrap();
-        let raw = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-        let path = raw.trim_start_matches("./").trim_end_matches('/').to_owned();
-        assert!(!raw.starts_with('/') && path.split('/').all(|part| part != ".."), "an entry leads out: {raw}");
-        if path.is_empty() || path == "." {
-            continue;
-        }
-        let mut parent = path.as_str();
-        while let Some((above, _)) = parent.rsplit_once('/') {
-            parent = above;
-            let known = found.get(parent).map(String::as_str).unwrap_or("Directory");
-            assert!(known.starts_with("Directory"), "{path} lies in {parent}, which is a {known}");
-        }
-        let mut body = Vec::new();
-        entry.read_to_end(&mut body).unwrap();
-        assert!(!String::from_utf8_lossy(&body).contains(CANARY) || path == "mine", "{path} holds what is outside");
-        let header = entry.header();
-        let link = entry.link_name_bytes().map(|link| String::from_utf8_lossy(&link).into_owned()).unwrap_or_default();
-        let what = match header.entry_type() {
-            tar::EntryType::Link => found[link.trim_start_matches("./")].clone(),
-            kind => {
-                let owner = format!("{}:{}", header.uid().unwrap(), header.gid().unwrap());
-                let mode = if kind == tar::EntryType::Symlink { 0o777 } else { header.mode().unwrap() & 0o7777 };
-                let told = match kind {
-                    tar::EntryType::Char | tar::EntryType::Block => {
-                        let number = |value: std::io::Result<Option<u32>>| value.unwrap().unwrap();
-                        format!("{} {}", number(header.device_major()), number(header.device_minor()))
-                    }
-                    tar::EntryType::Regular if body.len() < 100 => String::from_utf8_lossy(&body).into_owned(),
-                    tar::EntryType::Regular => format!("{} bytes, {}", body.len(), artefacts::digest(&body)),
-                    _ => link,
-                };
-                format!("{kind:?} {mode:o} {owner} {told}").trim_end().to_owned()
-            }
-        };
-        found.insert(path, what);
-    }
+    oci::tar::each(
+        fs::File::open(path).unwrap(),
+        |error| error,
+        |item| {
+            add(&mut found, &item.path, &item.link, item.entry);
+            Ok(ControlFlow::Continue(()))
+        },
+    )
+    .unwrap();
     found
+}
+
+fn add<R: Read>(found: &mut Listing, path: &[u8], link: &[u8], entry: &mut tar::Entry<'_, R>) {
+    let (raw, link) = (String::from_utf8_lossy(path), String::from_utf8_lossy(link));
+    let path = raw.trim_start_matches("./").trim_end_matches('/').to_owned();
+    assert!(!raw.starts_with('/') && path.split('/').all(|part| part != ".."), "an entry leads out: {raw}");
+    if path.is_empty() || path == "." {
+        return;
+    }
+    let mut parent = path.as_str();
+    while let Some((above, _)) = parent.rsplit_once('/') {
+        parent = above;
+        let known = found.get(parent).map_or("Directory", String::as_str);
+        assert!(known.starts_with("Directory"), "{path} lies in {parent}, which is a {known}");
+    }
+    let mut body = Vec::new();
+    entry.read_to_end(&mut body).unwrap();
+    assert!(!String::from_utf8_lossy(&body).contains(CANARY), "{path} holds what is outside");
+    let header = entry.header();
+    let kind = header.entry_type();
+    if kind == tar::EntryType::Link {
+        let target = found[link.trim_start_matches("./")].clone();
+        found.insert(path, target);
+        return;
+    }
+    let number = |value: std::io::Result<Option<u32>>| value.unwrap().unwrap();
+    let told = match kind {
+        tar::EntryType::Char | tar::EntryType::Block => {
+            format!("{} {}", number(header.device_major()), number(header.device_minor()))
+        }
+        tar::EntryType::Regular if body.len() < 100 => String::from_utf8_lossy(&body).into_owned(),
+        tar::EntryType::Regular => format!("{} bytes, {}", body.len(), artefacts::digest(&body)),
+        _ => link.into_owned(),
+    };
+    let owner = format!("{}:{}", header.uid().unwrap(), header.gid().unwrap());
+    let mode = if kind == tar::EntryType::Symlink { 0o777 } else { header.mode().unwrap() & 0o7777 };
+    found.insert(path, format!("{kind:?} {mode:o} {owner} {told}").trim_end().to_owned());
 }
