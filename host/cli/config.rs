@@ -126,10 +126,15 @@ mod tests {
     fn the_users_word_counts_more() {
         let folder = tempfile::tempdir().expect("a folder");
         let user = folder.path().join("config.toml");
-        std::fs::write(&user, "[plugins.x]\nsettings = { a = \"mine\" }\n[plugins.x.allow]\nenv = [\"A\"]\n")
-            .expect("a file");
+        let trusted = "settings = { a = \"mine\" }\n[plugins.x.allow]\nenv = [\"A\"]\n";
+        std::fs::write(&user, format!("[plugins.x]\n{trusted}")).expect("a file");
         let project = "[plugins.x]\nsource = \"path:x.wasm\"\nsettings = { a = \"theirs\", b = \"theirs\" }\n";
         std::fs::write(folder.path().join("plywood.toml"), project).expect("a file");
+        // The project could name any file, and that file would have what the user allows.
+        let refused = load(Some(&user), Some(folder.path())).expect_err("whose file is it?").to_string();
+        assert!(refused.contains("say there which file you mean"), "{refused}");
+        let pinned = format!("[plugins.x]\ndigest = \"sha256:{}\"\n{trusted}", "0".repeat(64));
+        std::fs::write(&user, pinned).expect("a file");
         let config = load(Some(&user), Some(folder.path())).expect("a configuration");
         let x = &config.plugins["x"];
         assert_eq!((x.settings["a"].as_str(), x.settings["b"].as_str()), ("mine", "theirs"));

@@ -140,10 +140,6 @@ impl Layer {
     pub(crate) fn plain(tar: Vec<u8>) -> Self {
         Self { diff_id: digest(&tar), blob: tar, media_type: PLAIN }
     }
-
-    pub(crate) fn gzip(tar: &[u8]) -> Self {
-        Self { diff_id: digest(tar), blob: gzip(tar), media_type: GZIP }
-    }
 }
 
 impl From<Tar> for Layer {
