@@ -271,12 +271,12 @@ fn lines_without_end() {
     let long = "x".repeat(8 << 20);
     for (dockerfile, phrase) in [
         (format!("FROM scratch\n{long}\n"), "unknown instruction"),
-        (format!("FROM scratch\nCOPY {long} /\n"), "larger than"),
+        (format!("FROM scratch\nCOPY {long} /\n"), "more than the 64 MiB of memory"),
         (format!("FROM {long}\n"), "failed to parse stage name"),
         (format!("FROM scratch\nENV a={}\n", "${a:-".repeat(1 << 20)), "failed to process"),
         (format!("FROM scratch\nCOPY {} /\n", "[".repeat(1 << 20)), "is no pattern"),
-        (format!("FROM scratch\nWORKDIR /{}\n", "a/".repeat(1 << 20)), "cannot make the directory"),
-        (format!("FROM scratch\nCOPY Dockerfile /{}\n", "a/".repeat(1 << 20)), "cannot copy to non-directory"),
+        (format!("FROM scratch\nWORKDIR /{}\n", "a/".repeat(1 << 20)), "too long a path"),
+        (format!("FROM scratch\nCOPY Dockerfile /{}\n", "a/".repeat(1 << 20)), "too long a path"),
         (format!("FROM scratch\nCOPY {}x /\n", "a/".repeat(1 << 20)), "Dockerfile:2: "),
         ("FROM scratch\n".repeat(2000) + "COPY --from=1998 /x /\n", "not found"),
     ] {
@@ -293,13 +293,13 @@ fn values_that_grow_by_the_power() {
     for number in 0..12 {
         dockerfile += &format!("ENV a{}={}\n", number + 1, format!("${{a{number}}}").repeat(10));
     }
-    scene.build("base=.", &dockerfile, "type=tar,dest=/dev/null").refused("larger than");
+    scene.build("base=.", &dockerfile, "type=tar,dest=/dev/null").refused("substitutions make more than 1 MiB");
     let args = dockerfile.replace("ENV", "ARG").replacen("FROM scratch\n", "", 1) + "FROM $a12\n";
-    scene.build("base=.", &args, "type=tar,dest=/dev/null").refused("longer than");
+    scene.build("base=.", &args, "type=tar,dest=/dev/null").refused("substitutions make more than 1 MiB");
     // And replacements, by the square.
     let many = "aaaaaaaaaa".repeat(1000);
     let dockerfile = format!("ARG a={many}\nARG b=${{a//a/$a}}\nARG c=${{b//a/$b}}\nFROM $c\n");
-    scene.build("base=.", &dockerfile, "type=tar,dest=/dev/null").refused("longer than");
+    scene.build("base=.", &dockerfile, "type=tar,dest=/dev/null").refused("substitutions make more than 1 MiB");
     let dockerfile =
         format!("FROM scratch\nENV a={many}\nENV b=${{a//*b/c}} c=${{a##*a*b}} d=${{a%%b*a}} e=${{a//ab/}}\n");
     scene.build("base=.", &dockerfile, "type=tar,dest=/dev/null").built();

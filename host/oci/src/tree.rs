@@ -94,8 +94,14 @@ pub struct Tree {
 
 /// Why a path leads nowhere.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("too many levels of symbolic links at /{}", String::from_utf8_lossy(.0))]
+#[error("too many levels of symbolic links, or too long a path, at {}", shown(.0))]
 pub struct LinkLoop(pub Path);
+
+/// As much of a path as a person reads.
+fn shown(path: &[u8]) -> String {
+    let cut = path.len().min(200);
+    format!("/{}", String::from_utf8_lossy(&path[..cut]).trim_start_matches('/'))
+}
 
 /// As many links as Linux follows in one path (path_resolution(7) says 40; container tools are more patient).
 const MOST_LINKS: u32 = 255;

@@ -52,6 +52,10 @@ impl Lowerer<'_> {
         let word = format!("{}{}", &keyword[..1], keyword[1..].to_lowercase());
         for pattern in patterns {
             let path = oci::tree::clean(pattern.as_bytes());
+            // Linux takes no longer path, so there is nothing to ignore.
+            if path.len() > 4096 {
+                continue;
+            }
             // The whole context is left out only by a rule that would leave out anything.
             let parts: Vec<&[u8]> = match path.is_empty() {
                 true => vec![b"\x01"],
