@@ -8,7 +8,7 @@ fn flag(name: &str) -> FlagSpec {
     // As the built-in plugin has them: switches, repeatable ones, and values.
     let switch = matches!(name, "link" | "parents" | "unpack" | "keep-git-dir");
     let repeatable = matches!(name, "mount" | "exclude" | "device");
-    FlagSpec { name: name.into(), takes_value: !switch, repeatable, doc: String::new() }
+    FlagSpec { name: name.into(), takes_value: !switch, repeatable, doc: String::new(), deviation: None }
 }
 
 /// The instructions of the built-in plugin.
@@ -20,6 +20,7 @@ pub fn keywords() -> Vec<Keyword> {
         doc: String::new(),
         allows_heredoc,
         allows_exec_form,
+        deviation: None,
     };
     let mut keywords = vec![
         spec("ADD", true, true, &["chown", "chmod", "link", "exclude", "checksum", "keep-git-dir", "unpack"]),

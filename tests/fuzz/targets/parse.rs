@@ -40,7 +40,7 @@ fn whole(text: &str) {
 
 fn hold(text: &str, lines: &Lines<'_>, file: &File) {
     file.directives.syntax.iter().chain(&file.directives.check).for_each(|(_, span)| lines.hold(span));
-    file.warnings.iter().for_each(|warning| lines.hold_of(warning));
+    dockerfile::lint::syntax(file).iter().for_each(|finding| lines.hold_of(&finding.diagnostic));
     file.global_args.iter().for_each(|arg| lines.hold(&arg.span));
     for line in file.stages.iter().flat_map(|stage| std::iter::once(&stage.line).chain(&stage.lines)) {
         lines.hold_line(line);
