@@ -139,8 +139,13 @@ fn memory_is_limited_where_the_machine_allows() {
     let context = place.busybox_context("context", text);
     let words = ["build", "--build-context", &base, "--memory", "32m", "--memory-swap", "32m", "--no-cache"];
     let limited = output(place.plywood().args(words).arg(&context));
+    let words = ["build", "--build-context", &base, "--resource", "memory=32m,memory-swap=32m", "--no-cache"];
     let parent = ["--cgroup-parent", "/plywood-test-parent"];
     let told = output(place.plywood().args(words).args(parent).arg(&context));
+    for (wrong, phrase) in [("memory=1m,memory=2m", "given twice"), ("cpus=3", "there is no limit `cpus`")] {
+        let refused = output(place.plywood().args(["build", "--resource", wrong]).arg(&context));
+        assert!(!refused.status.success() && all(&refused).contains(phrase), "{}", all(&refused));
+    }
     if memory_groups() {
         for build in [&limited, &told] {
             assert!(all(build).contains("Killed") && !all(build).contains("200000000\n"), "{}", all(build));

@@ -37,7 +37,10 @@ pub(crate) async fn make(
     planned: &Planned,
     target: Option<Solved>,
 ) -> Result<Made, Error> {
-    let layers: Vec<DiffId> = target.as_ref().map(|solved| solved.layers.to_vec()).unwrap_or_default();
+    let mut layers: Vec<DiffId> = target.as_ref().map(|solved| solved.layers.to_vec()).unwrap_or_default();
+    if request.rewrite_times {
+        rewrite_times(request, tools, &solver, &mut layers).await?;
+    }
     let config = config(request, planned, &solver, &layers).await?;
     let blobs = try_join_all(layers.iter().map(|layer| blob(&solver, tools, *layer, request))).await?;
     let store = &tools.store;
@@ -55,6 +58,44 @@ pub(crate) async fn make(
     descriptor.set_platform(Some((&config.platform()).into()));
     let document = Document { descriptor, bytes: text };
     Ok(Made { document, config_digest, platform: config.platform(), layers, solver })
+}
+
+/// Puts layers in the place of the image's own in which nothing is younger than the build's time.
+async fn rewrite_times(
+    request: &BuildRequest,
+    tools: &Tools,
+    solver: &Arc<Solver>,
+    layers: &mut [DiffId],
+) -> Result<(), Error> {
+    let Some(epoch) = solver.epoch() else {
+        let message = "rewrite-timestamp=true changes nothing in a build without SOURCE_DATE_EPOCH";
+        (tools.events)(Event::Note(format!("warning: {message}: give --build-arg SOURCE_DATE_EPOCH=SECONDS")));
+        return Ok(());
+    };
+    // What comes from the base image stays as it is there.
+    let own = layers.iter_mut().skip_while(|layer| solver.lookups().layer_source(**layer).is_some());
+    for layer in own {
+        // What came of it is kept like a step's result.
+        let key = plan::key::Frame::new("not after").field(layer.0.as_bytes()).field(&epoch.to_le_bytes());
+        let key = key.finish().hex();
+        if let Some(known) = tools.store.read_record(&key)
+            && !tools.store.variants(known.layer).is_empty()
+        {
+            *layer = known.layer;
+            continue;
+        }
+        let (store, compression, old) = (tools.store.clone(), request.compression, *layer);
+        solver.fetch(old).await?;
+        let work = move || snapshot::rewrite::not_after(&store, old, epoch, compression);
+        *layer = tokio::task::spawn_blocking(work).await.map_err(|error| Error::Request(error.to_string()))??;
+        let name = format!("the layer {old} with no time after {epoch}");
+        let now = crate::time::now();
+        let created = crate::time::rfc3339(now);
+        let record =
+            store::Record { layer: *layer, below: None, created, created_at: now, name, components: Vec::new() };
+        tools.store.write_record(&key, &record)?;
+    }
+    Ok(())
 }
 
 /// Writes every output: of one image, or of an index of several.
@@ -229,23 +270,12 @@ async fn write(
             copy(source, &archive(path.as_deref(), ArchiveFormat::Docker, names)?, events).await?;
         }
         Output::Load => load(source, names, events).await?,
-        Output::Local(folder) => {
-            for image in images {
-                // As BuildKit names them: linux_amd64, linux_arm_v7.
-                let folder = match several {
-                    true => folder.join(image.platform.to_string().replace('/', "_")),
-                    false => folder.clone(),
-                };
-                files::to_folder(tools, &image.solver, &image.layers, &folder).await?;
-            }
+        Output::Local(files) => {
+            files::to_folder(tools, images, files.split.unwrap_or(several), files).await?;
         }
-        Output::Tar(path) => match images {
-            [image] if !several => files::to_tar(tools, &image.solver, &image.layers, path.as_deref()).await?,
-            _ => {
-                let reason = "type=tar holds the files of one platform: use type=local, which has a folder for each";
-                return Err(Error::Request(reason.into()));
-            }
-        },
+        Output::Tar { path, split } => {
+            files::to_tar(tools, images, split.unwrap_or(several), path.as_deref()).await?;
+        }
     }
     Ok(())
 }

@@ -22,7 +22,7 @@ pub use context::Context;
 pub use error::Error;
 pub use event::{Event, Events};
 pub use planner::outline::{Outline, Target};
-pub use request::{BuildOutput, BuildRequest, ContextSource, NamedContext, Output, Tools};
+pub use request::{BuildOutput, BuildRequest, ContextSource, Files, NamedContext, Output, Tools};
 pub use solve::StepState;
 
 use std::sync::Arc;

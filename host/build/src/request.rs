@@ -58,6 +58,8 @@ pub struct BuildRequest {
     pub format: Format,
     /// How layers are compressed.
     pub compression: Compression,
+    /// Whether files of the image's own layers that are younger than SOURCE_DATE_EPOCH bear that time.
+    pub rewrite_times: bool,
 }
 
 /// Where the build context is.
@@ -97,11 +99,27 @@ pub enum Output {
     /// An archive for `docker load`; none: standard output.
     Docker(Option<PathBuf>),
     /// Its files, in a folder.
-    Local(PathBuf),
-    /// Its files, in a tar; none: standard output.
-    Tar(Option<PathBuf>),
+    Local(Files),
+    /// Its files, in a tar.
+    Tar {
+        /// None: standard output.
+        path: Option<PathBuf>,
+        /// As in [`Files`].
+        split: Option<bool>,
+    },
     /// To `docker load`.
     Load,
+}
+
+/// A folder for an image's files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Files {
+    /// Where it is.
+    pub folder: PathBuf,
+    /// Whether what was in it goes.
+    pub delete: bool,
+    /// Whether each platform has a folder of its own in it; none: where there are several.
+    pub split: Option<bool>,
 }
 
 /// What a build is done with.

@@ -51,6 +51,8 @@ pub(crate) struct BuildArgs {
     pub(crate) annotation: Vec<String>,
     /// Where the image goes; without it the image stays in the store:
     /// type=oci|docker|local|tar|registry[,dest=PATH][,name=REF][,compression=gzip|zstd|none][,oci-mediatypes=BOOL];
+    /// local and tar: [,platform-split=BOOL], local: [,mode=copy|delete], what was in the folder goes with delete;
+    /// images: [,rewrite-timestamp=BOOL], no file is younger than SOURCE_DATE_EPOCH;
     /// PATH alone is type=local, - is a tar on standard output
     #[arg(short, long, value_name = "type=TYPE[,dest=PATH]", verbatim_doc_comment)]
     pub(crate) output: Vec<String>,

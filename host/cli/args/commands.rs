@@ -2,6 +2,9 @@
 
 use clap::{Args, ValueEnum};
 
+/// To `--allow`: an output may delete what is in a folder that is not below the working directory.
+pub(crate) const LOCAL_DELETE: &str = "buildx.local.delete";
+
 /// Options for every RUN of a build.
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Options for RUN")]
@@ -9,7 +12,8 @@ pub(crate) struct CommandArgs {
     /// An ssh agent, or keys, for RUN --mount=type=ssh; without PATH the agent of $SSH_AUTH_SOCK
     #[arg(long, value_name = "default|ID[=SOCKET|KEY[,KEY...]]")]
     pub(crate) ssh: Vec<String>,
-    /// Allow what the Dockerfile asks for: network.host, security.insecure
+    /// Allow what the Dockerfile asks for: network.host, security.insecure; and that -o type=local,mode=delete empties a
+    /// folder outside the working directory: buildx.local.delete
     #[arg(long, value_name = "ENTITLEMENT")]
     pub(crate) allow: Vec<String>,
     /// The network of RUNs that do not say
@@ -27,6 +31,10 @@ pub(crate) struct CommandArgs {
     /// The control group under which each RUN gets its own
     #[arg(long, value_name = "GROUP")]
     pub(crate) cgroup_parent: Option<String>,
+    /// Limits by name, as BuildKit calls them: memory, memory-swap, cpu-shares, cpu-period, cpu-quota, cpuset-cpus,
+    /// cpuset-mems
+    #[arg(long, value_name = "NAME=VALUE[,...]")]
+    pub(crate) resource: Vec<String>,
     /// Memory for all processes of a RUN together
     #[arg(short, long, value_name = "BYTES")]
     pub(crate) memory: Option<String>,

@@ -9,11 +9,13 @@ use build::commands::{Commands, Entitlement, Limit, Resources, Surroundings, is_
 use build::ssh::Agent;
 use plan::op::Network;
 
-use crate::args::commands::{CommandArgs, NetworkMode};
+use crate::args::commands::{CommandArgs, LOCAL_DELETE, NetworkMode};
 
 pub(super) fn commands(args: &CommandArgs) -> Result<Commands> {
+    let args = &with_resources(args)?;
+    let asked = args.allow.iter().filter(|text| *text != LOCAL_DELETE);
     let mut allow: std::collections::BTreeSet<Entitlement> =
-        args.allow.iter().map(|text| entitlement(text)).collect::<Result<_>>()?;
+        asked.map(|text| entitlement(text)).collect::<Result<_>>()?;
     let network = args.network.map(|mode| match mode {
         NetworkMode::Default => Network::Default,
         NetworkMode::None => Network::None,
@@ -45,6 +47,36 @@ pub(super) fn commands(args: &CommandArgs) -> Result<Commands> {
     Ok(Commands { surroundings, network, allow, cache_mount_space: None, ssh })
 }
 
+/// `--resource NAME=VALUE`: the same as the option of that name, which must not say something else.
+fn with_resources(args: &CommandArgs) -> Result<CommandArgs> {
+    fn put<T>(field: &mut Option<T>, text: &str, value: T) -> Result<()> {
+        match field.replace(value) {
+            None => Ok(()),
+            Some(_) => bail!("--resource {text}: this limit is given twice"),
+        }
+    }
+    let mut all = args.clone();
+    for text in args.resource.iter().flat_map(|list| list.split(',')) {
+        let (name, value) =
+            text.split_once('=').with_context(|| format!("--resource {text}: it must be NAME=VALUE"))?;
+        let number = || value.parse::<u64>().with_context(|| format!("--resource {text}: it must be a number"));
+        match name.replace('-', "").as_str() {
+            "memory" => put(&mut all.memory, text, value.to_owned())?,
+            "memoryswap" | "memswap" => put(&mut all.memory_swap, text, value.to_owned())?,
+            "cpushares" => put(&mut all.cpu_shares, text, number()?)?,
+            "cpuperiod" => put(&mut all.cpu_period, text, number()?)?,
+            "cpuquota" => put(&mut all.cpu_quota, text, number()?)?,
+            "cpusetcpus" => put(&mut all.cpuset_cpus, text, value.to_owned())?,
+            "cpusetmems" => put(&mut all.cpuset_mems, text, value.to_owned())?,
+            _ => bail!(
+                "--resource {text}: there is no limit `{name}`; memory, memory-swap, cpu-shares, cpu-period, cpu-quota, \
+                 cpuset-cpus and cpuset-mems are"
+            ),
+        }
+    }
+    Ok(all)
+}
+
 /// The agent that runs here, if one does, as `--ssh default` would name it.
 pub(super) fn own_agent() -> Result<Option<(String, Agent)>> {
     let socket = std::env::var_os("SSH_AUTH_SOCK").filter(|socket| !socket.is_empty()).map(PathBuf::from);
@@ -55,8 +87,8 @@ pub(super) fn own_agent() -> Result<Option<(String, Agent)>> {
 fn entitlement(text: &str) -> Result<Entitlement> {
     let known = Entitlement::ALL.into_iter().find(|known| known.name() == text);
     known.with_context(|| {
-        let names = Entitlement::ALL.map(Entitlement::name).join(" and ");
-        format!("--allow {text}: what can be allowed is {names}")
+        let names = Entitlement::ALL.map(Entitlement::name).join(", ");
+        format!("--allow {text}: what can be allowed is {names} and {LOCAL_DELETE}")
     })
 }
 

@@ -2,6 +2,7 @@
 
 mod commands;
 mod context;
+mod output;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -78,6 +79,7 @@ async fn request(
         ca_bundle: None,
         format: Format::Oci,
         compression: Compression::Gzip,
+        rewrite_times: false,
     })
 }
 
@@ -106,9 +108,10 @@ pub(crate) async fn build(args: &BuildArgs, roots: &[PathBuf]) -> Result<BuildRe
         bail!("-t {pinned}: a name for a new image cannot have a digest");
     }
     for text in &args.output {
-        let output = output(text, &mut request)?;
+        let output = output::output(text, &mut request)?;
         request.outputs.push(output);
     }
+    output::check(&request, &args.commands.allow)?;
     if args.push && !request.outputs.iter().any(|output| matches!(output, Output::Registry(_))) {
         request.outputs.push(Output::Registry(None));
     }
@@ -137,10 +140,9 @@ fn given(args: &[(String, String)], name: &str) -> Option<String> {
 
 /// Whether an output goes to standard output, which then must carry nothing else.
 pub(crate) fn uses_stdout(request: &BuildRequest) -> bool {
-    request
-        .outputs
-        .iter()
-        .any(|output| matches!(output, Output::Oci { path: None, .. } | Output::Docker(None) | Output::Tar(None)))
+    request.outputs.iter().any(|output| {
+        matches!(output, Output::Oci { path: None, .. } | Output::Docker(None) | Output::Tar { path: None, .. })
+    })
 }
 
 /// `NAME=VALUE`, or a name whose value the environment has.
@@ -184,56 +186,6 @@ fn named_context(text: &str) -> Result<(String, NamedContext)> {
 /// Fields of a comma-separated list.
 fn fields(text: &str) -> impl Iterator<Item = (&str, Option<&str>)> {
     text.split(',').map(|field| field.split_once('=').map_or((field, None), |(key, value)| (key, Some(value))))
-}
-
-fn output(text: &str, request: &mut BuildRequest) -> Result<Output> {
-    if text == "-" {
-        return Ok(Output::Tar(None));
-    }
-    if !text.contains('=') {
-        return Ok(Output::Local(PathBuf::from(text)));
-    }
-    let (mut kind, mut dest, mut name, mut push, mut tar) = (None, None, None, false, true);
-    for (key, value) in fields(text) {
-        let required = || value.with_context(|| format!("-o {text}: {key} needs a value"));
-        let boolean = |value: Option<&str>| match value {
-            None | Some("true" | "1") => Ok(true),
-            Some("false" | "0") => Ok(false),
-            Some(other) => bail!("-o {text}: {key} is true or false, not {other}"),
-        };
-        match key {
-            "type" => kind = Some(required()?),
-            "dest" => dest = Some(required()?),
-            "name" => name = Some(required()?),
-            "push" => push = boolean(value)?,
-            "tar" => tar = boolean(value)?,
-            "oci-mediatypes" => request.format = if boolean(value)? { Format::Oci } else { Format::Docker },
-            "compression" => {
-                request.compression = match required()? {
-                    "gzip" => Compression::Gzip,
-                    "zstd" => Compression::Zstd,
-                    "uncompressed" | "none" => Compression::None,
-                    other => bail!("-o {text}: compression {other} is not supported: gzip, zstd or none are"),
-                }
-            }
-            other => bail!(
-                "-o {text}: `{other}` is not supported; type, dest, name, push, tar, compression and oci-mediatypes are"
-            ),
-        }
-    }
-    let path = dest.filter(|dest| *dest != "-").map(PathBuf::from);
-    let reference = |name: Option<&str>| name.map(str::parse::<Reference>).transpose();
-    let named = reference(name)?;
-    match kind {
-        Some("oci") => Ok(Output::Oci { path, tar }),
-        Some("docker") => Ok(Output::Docker(path)),
-        Some("local") => Ok(Output::Local(path.with_context(|| format!("-o {text}: local needs dest=FOLDER"))?)),
-        Some("tar") => Ok(Output::Tar(path)),
-        Some("registry") => Ok(Output::Registry(named)),
-        Some("image") if push => Ok(Output::Registry(named)),
-        Some(other) => bail!("-o {text}: the type {other} is not supported; oci, docker, local, tar and registry are"),
-        None => bail!("-o {text}: it has no type; oci, docker, local, tar and registry are"),
-    }
 }
 
 fn secret(text: &str) -> Result<(String, Vec<u8>)> {

@@ -238,7 +238,7 @@ pub fn of(store: &Store, layer: DiffId) -> Result<Layer, Error> {
     if let Some(index) = store.read_index(layer).as_deref().and_then(decode) {
         return Ok(index);
     }
-    let variant = store.variants(layer).into_iter().next().ok_or_else(|| Error::Store(missing(layer)))?;
+    let variant = store.variants(layer).into_iter().next().ok_or_else(|| missing(layer))?;
     learn(store, layer, variant)
 }
 
@@ -267,9 +267,9 @@ pub fn check(store: &Store, layer: DiffId, variant: Variant) -> Result<(), Error
     }
 }
 
-fn missing(layer: DiffId) -> store::Error {
+pub(crate) fn missing(layer: DiffId) -> Error {
     let source = io::Error::new(io::ErrorKind::NotFound, "no blob in the store holds this layer");
-    store::Error::Io { path: layer.to_string().into(), source }
+    Error::Store(store::Error::Io { path: layer.to_string().into(), source })
 }
 
 /// The tree that a stack of layers makes, bottom first.
@@ -304,7 +304,7 @@ pub fn variant(store: &Store, layer: DiffId, compression: Compression) -> Result
     if let Some(variant) = known.iter().find(|variant| variant.compression == compression) {
         return Ok(*variant);
     }
-    let source = known.first().ok_or_else(|| Error::Store(missing(layer)))?;
+    let source = known.first().ok_or_else(|| missing(layer))?;
     let path = store.blob(source.digest);
     let mut plain = Hashing::new(compress::reader(std::fs::File::open(&path).at(&path)?).map_err(Error::Read)?);
     let level = compress::Level::default_of(compression);

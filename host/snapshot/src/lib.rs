@@ -10,6 +10,7 @@ pub mod diff;
 mod error;
 pub mod index;
 pub mod read;
+pub mod rewrite;
 mod write;
 
 pub use error::Error;
@@ -67,6 +68,36 @@ mod tests {
             let again = diff::write(&diff::Changes { upper: &target, lowers: &[] }, writer).expect("a layer");
             assert_eq!(again, layer, "{compression:?}");
         }
+    }
+
+    #[test]
+    fn what_is_rewritten_differs_in_times_alone() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = store::Store::open(&folder.path().join("store")).expect("a store");
+        let mut parts = parts();
+        let whiteout = Entry { kind: Kind::Whiteout, ..Entry::dir(0o644, Time { seconds: 50, nanoseconds: 0 }) };
+        let hiding =
+            Entry { kind: Kind::Dir { opaque: true }, ..Entry::dir(0o700, Time { seconds: 50, nanoseconds: 1 }) };
+        parts.push(assemble::Part { path: b"gone".to_vec(), entry: whiteout, body: None });
+        parts.push(assemble::Part { path: b"hiding".to_vec(), entry: hiding, body: None });
+        let level = compress::Level::fast();
+        let layer = assemble::layer(&store, parts, Compression::Zstd, level).expect("a layer");
+        let young = rewrite::not_after(&store, layer, 2_000_000_000, Compression::Gzip).expect("a layer");
+        assert_eq!(young, layer, "nothing is as young as that");
+        let rewritten = rewrite::not_after(&store, layer, 6, Compression::Gzip).expect("a layer");
+        let (mut before, after) = (index::of(&store, layer).expect("it"), index::of(&store, rewritten).expect("it"));
+        for (_, entry) in &mut before.entries {
+            entry.mtime = entry.mtime.min(Time { seconds: 6, nanoseconds: 0 });
+        }
+        assert_eq!(before, after);
+        // And the blob says the same. A mark of removal has no time of its own there.
+        let blob = std::fs::File::open(store.blob(store.variants(rewritten)[0].digest)).expect("the blob");
+        let read = index::of_blob(blob, rewritten).expect("an index");
+        let times = |layer: oci::tree::Layer| {
+            let real = layer.entries.into_iter().filter(|(_, entry)| entry.kind != Kind::Whiteout);
+            real.map(|(path, entry)| (path, entry.mtime)).collect::<std::collections::BTreeMap<_, _>>()
+        };
+        assert_eq!(times(read), times(after));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! An image's files instead of the image: in a folder, or in one tar.
+//! The files of images instead of the images: in a folder, or in one tar.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -13,25 +13,80 @@ use oci::media_type::Compression;
 use oci::tree::{self, Entry, Kind, Tree};
 use snapshot::assemble::{self, Body, Part};
 use snapshot::compress::{self, Level};
+use store::Store;
 use sys::rustix::fs::OFlags;
 
-use super::{at, sink};
+use super::{Made, at, sink};
 use crate::error::Error;
-use crate::request::Tools;
-use crate::solve::Solver;
+use crate::request::{Files, Tools};
 
-/// The tree as one layer: sorted, each file with its bytes from the layer that has it.
-async fn flatten(tools: &Tools, solver: &Arc<Solver>, layers: &[DiffId]) -> Result<DiffId, Error> {
-    let tree = solver.tree(layers).await?;
-    for layer in layers {
-        solver.fetch(*layer).await?;
+/// The trees of some platforms as one layer: sorted, each file with its bytes from the layer that has it. `split` gives
+/// each platform a folder of its own; without it, no two may have a file at one path.
+async fn flatten(tools: &Tools, images: &[Made], split: bool) -> Result<DiffId, Error> {
+    let mut trees = Vec::new();
+    for image in images {
+        trees.push(image.solver.tree(&image.layers).await?);
+        for layer in &image.layers {
+            image.solver.fetch(*layer).await?;
+        }
     }
-    let (store, layers, epoch) = (tools.store.clone(), layers.to_vec(), solver.epoch());
+    let store = tools.store.clone();
+    let platforms: Vec<Platform> = images
+        .iter()
+        .zip(trees)
+        .map(|(image, tree)| Platform {
+            // As BuildKit names them: linux_amd64, linux_arm_v7.
+            name: image.platform.to_string().replace('/', "_"),
+            tree,
+            layers: image.layers.clone(),
+            epoch: image.solver.epoch(),
+        })
+        .collect();
     let work = move || -> Result<DiffId, Error> {
         let scratch = store.scratch_folder()?;
-        let parts = parts(&tree, scratch.path(), epoch);
-        for layer in &layers {
-            let wanted: BTreeSet<tree::Path> = tree
+        let mut all: BTreeMap<tree::Path, (String, Part)> = BTreeMap::new();
+        for platform in &platforms {
+            platform.extract(&store, scratch.path())?;
+            for part in platform.parts(scratch.path(), split) {
+                let is_dir = part.entry.is_dir();
+                match all.get(&part.path) {
+                    Some((_, known)) if known.entry.is_dir() && is_dir => {}
+                    Some((other, _)) => {
+                        let path = String::from_utf8_lossy(&part.path).into_owned();
+                        let name = &platform.name;
+                        let reason = format!(
+                            "/{path} is in the images for {other} and {name}, which are to share a folder: leave out \
+                             platform-split=false"
+                        );
+                        return Err(Error::Request(reason));
+                    }
+                    None => {
+                        all.insert(part.path.clone(), (platform.name.clone(), part));
+                    }
+                }
+            }
+        }
+        let mut parts: Vec<Part> = all.into_values().map(|(_, part)| part).collect();
+        parts.sort_by(|a, b| tree::order(&a.path, &b.path));
+        Ok(assemble::layer(&store, parts, Compression::Zstd, Level::fast())?)
+    };
+    tokio::task::spawn_blocking(work).await.map_err(|error| Error::Request(error.to_string()))?
+}
+
+/// The files of one platform's image.
+struct Platform {
+    name: String,
+    tree: Arc<Tree>,
+    layers: Vec<DiffId>,
+    epoch: Option<u64>,
+}
+
+impl Platform {
+    /// Takes the bytes of all files out of the layers that have them.
+    fn extract(&self, store: &Store, scratch: &Path) -> Result<(), Error> {
+        for layer in &self.layers {
+            let wanted: BTreeSet<tree::Path> = self
+                .tree
                 .iter()
                 .filter_map(|(_, entry)| match &entry.kind {
                     Kind::File(file) if file.inode.layer == Some(*layer) => Some(file.inode.path.clone()),
@@ -41,56 +96,59 @@ async fn flatten(tools: &Tools, solver: &Arc<Solver>, layers: &[DiffId]) -> Resu
             if wanted.is_empty() {
                 continue;
             }
-            let folder = scratch.path().join(layer.0.hex());
+            let folder = scratch.join(layer.0.hex());
             fs::create_dir_all(&folder).map_err(at(&folder))?;
-            let variant = store.variants(*layer).into_iter().next();
-            let blob = variant.map(|variant| store.blob(variant.digest)).unwrap_or_default();
+            let blob = blob(store, *layer);
             assemble::extract(fs::File::open(&blob).map_err(at(&blob))?, &wanted, &folder)?;
         }
-        Ok(assemble::layer(&store, parts, Compression::Zstd, Level::fast())?)
-    };
-    tokio::task::spawn_blocking(work).await.map_err(|error| Error::Request(error.to_string()))?
+        Ok(())
+    }
+
+    fn parts(&self, scratch: &Path, split: bool) -> Vec<Part> {
+        let place = |path: &[u8]| if split { tree::join(self.name.as_bytes(), path) } else { path.to_vec() };
+        let time = self.epoch.and_then(|epoch| i64::try_from(epoch).ok());
+        let time = time.map(|seconds| tree::Time { seconds, nanoseconds: 0 });
+        let mut first: BTreeMap<tree::Inode, tree::Path> = BTreeMap::new();
+        let part = |(path, entry): (&tree::Path, &Entry)| {
+            let mut entry = entry.clone();
+            // Files that leave the image bear its time, all of them.
+            entry.mtime = time.unwrap_or(entry.mtime);
+            let path = place(path);
+            let mut body = None;
+            if let Kind::File(file) = &mut entry.kind {
+                let name = first.entry(file.inode.clone()).or_insert_with(|| path.clone()).clone();
+                if name == path
+                    && let Some(layer) = file.inode.layer
+                {
+                    let folder = scratch.join(layer.0.hex());
+                    body = Some(Body::Beneath(folder, assemble::extracted(&file.inode.path).into_bytes()));
+                }
+                file.inode = tree::Inode { layer: None, path: name };
+            }
+            Part { path, entry, body }
+        };
+        let mut entries: Vec<_> = self.tree.iter().filter(|(path, _)| !path.is_empty()).collect();
+        entries.sort_by(|(a, _), (b, _)| tree::order(a, b));
+        let now = i64::try_from(crate::time::now()).unwrap_or(0);
+        let now = tree::Time { seconds: now, nanoseconds: 0 };
+        let own = Entry::dir(0o755, time.unwrap_or(now));
+        let own = split.then(|| Part { path: self.name.clone().into_bytes(), entry: own, body: None });
+        own.into_iter().chain(entries.into_iter().map(part)).collect()
+    }
 }
 
-fn parts(tree: &Tree, scratch: &Path, epoch: Option<u64>) -> Vec<Part> {
-    let mut first: BTreeMap<tree::Inode, tree::Path> = BTreeMap::new();
-    let part = |(path, entry): (&tree::Path, &Entry)| {
-        let mut entry = entry.clone();
-        // Files that leave the image bear its time, all of them.
-        if let Some(seconds) = epoch.and_then(|epoch| i64::try_from(epoch).ok()) {
-            entry.mtime = tree::Time { seconds, nanoseconds: 0 };
-        }
-        let mut body = None;
-        if let Kind::File(file) = &mut entry.kind {
-            let name = first.entry(file.inode.clone()).or_insert_with(|| path.clone()).clone();
-            if name == *path
-                && let Some(layer) = file.inode.layer
-            {
-                let folder = scratch.join(layer.0.hex());
-                body = Some(Body::Beneath(folder, assemble::extracted(&file.inode.path).into_bytes()));
-            }
-            file.inode = tree::Inode { layer: None, path: name };
-        }
-        Part { path: path.clone(), entry, body }
-    };
-    let mut entries: Vec<_> = tree.iter().collect();
-    entries.sort_by(|(a, _), (b, _)| tree::order(a, b));
-    entries.into_iter().map(part).collect()
+/// A blob that holds a layer which is in the store.
+fn blob(store: &Store, layer: DiffId) -> std::path::PathBuf {
+    store.variants(layer).into_iter().next().map(|variant| store.blob(variant.digest)).unwrap_or_default()
 }
 
 /// Writes the files as a tar.
-pub(super) async fn to_tar(
-    tools: &Tools,
-    solver: &Arc<Solver>,
-    layers: &[DiffId],
-    path: Option<&Path>,
-) -> Result<(), Error> {
-    let layer = flatten(tools, solver, layers).await?;
+pub(super) async fn to_tar(tools: &Tools, images: &[Made], split: bool, path: Option<&Path>) -> Result<(), Error> {
+    let layer = flatten(tools, images, split).await?;
     let store = tools.store.clone();
     let path = path.map(Path::to_owned);
     let work = move || -> Result<(), Error> {
-        let variant = store.variants(layer).into_iter().next();
-        let blob = variant.map(|variant| store.blob(variant.digest)).unwrap_or_default();
+        let blob = blob(&store, layer);
         let mut plain = compress::reader(fs::File::open(&blob).map_err(at(&blob))?).map_err(at(&blob))?;
         let (mut out, place) = sink(path.as_deref())?;
         std::io::copy(&mut plain, &mut out).and_then(|_| out.flush()).map_err(at(&place))
@@ -99,19 +157,17 @@ pub(super) async fn to_tar(
 }
 
 /// Writes the files into a folder, as this user's: owners and devices are for tars.
-pub(super) async fn to_folder(
-    tools: &Tools,
-    solver: &Arc<Solver>,
-    layers: &[DiffId],
-    folder: &Path,
-) -> Result<(), Error> {
-    let layer = flatten(tools, solver, layers).await?;
-    let (store, folder) = (tools.store.clone(), folder.to_owned());
+pub(super) async fn to_folder(tools: &Tools, images: &[Made], split: bool, files: &Files) -> Result<(), Error> {
+    let layer = flatten(tools, images, split).await?;
+    let (store, folder, delete) = (tools.store.clone(), files.folder.clone(), files.delete);
     let work = move || -> Result<(), Error> {
         fs::create_dir_all(&folder).map_err(at(&folder))?;
+        if delete {
+            let opened = fs::File::open(&folder).and_then(|opened| sys::remove::content(&opened));
+            opened.map_err(at(&folder))?;
+        }
         let root = sys::Root::open(&folder).map_err(at(&folder))?;
-        let variant = store.variants(layer).into_iter().next();
-        let blob = variant.map(|variant| store.blob(variant.digest)).unwrap_or_default();
+        let blob = blob(&store, layer);
         let mut modes = Vec::new();
         let source = compress::reader(fs::File::open(&blob).map_err(at(&blob))?).map_err(at(&blob))?;
         snapshot::read::entries(source, |item, bytes| {
