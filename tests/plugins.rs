@@ -388,6 +388,94 @@ fn a_credential_plugin_sees_a_variable_only_with_leave() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn a_secret_that_a_plugin_was_told_is_in_no_log() -> Result<()> {
+    let user = User::new("FROM scratch\nLABEL a=b\n")?;
+    let granted = "[plugins.asks-secret.allow]\nsecrets = [\"registry\"]\n";
+    fs::write(user.path("context/secret"), "of-the-command-line")?;
+    let push = |registry: &Registry| {
+        let tag = registry.tag();
+        user.build_with("asks-secret", granted, &["--secret", "id=registry,src=secret", "-t", &tag, "--push"])
+    };
+    let registry = Registry::start("secret", "of-the-command-line")?;
+    let pushed = push(&registry)?;
+    pushed.succeeded();
+    assert!(pushed.stderr.contains("refused false: [31m***"), "{pushed:#?}");
+    // What it was told is struck out of a panic's text as well.
+    let other = Registry::start("secret", "another")?;
+    let refused = push(&other)?;
+    refused.failed(&["nobody likes ***", "refused true: [31m***"]);
+    for ran in [&pushed, &refused] {
+        assert!(!ran.stderr.contains("of-the-command-line") && !ran.stdout.contains("of-the-command-line"), "{ran:#?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn instructions_are_read_in_the_place_of_another() -> Result<()> {
+    let user = User::new("# escape=`\nFROM scratch\nENV COLOUR=blue SHAPE=round\nINCLUDE more\nLABEL seen=$COLOUR\n")?;
+    fs::write(user.path("context/more"), "UNSET COLOUR\nLABEL from=`\nmore`\n  # about it\n/inner\nINCLUDE last\n")?;
+    fs::write(user.path("context/last"), "WORKDIR /w\n")?;
+    let help = "to allow it, add `context = true` under [plugins.include.allow]";
+    user.build(Some("include"), &[])?.failed(&["Dockerfile:4: ", "was denied what it needs", help]);
+    let granted = "[plugins.include.allow]\ncontext = true\n";
+    let config = user.config_of_image(Some("include"), granted)?;
+    assert_eq!(config["Labels"], serde_json::json!({ "from": "more/inner", "seen": "" }));
+    assert_eq!(config["WorkingDir"], "/w");
+    let env = config["Env"].to_string();
+    assert!(env.contains("SHAPE=round") && !env.contains("COLOUR"), "{env}");
+    // What goes wrong in it has its place there.
+    fs::write(user.path("context/more"), "LABEL a=b\nLBAEL c\n")?;
+    let wrong = user.build_with("include", granted, &[])?;
+    assert_eq!(wrong.code, Some(1), "{wrong:#?}");
+    // The warning of the plugin comes before it.
+    assert!(wrong.stderr.contains("plywood: Dockerfile:4: warning: more\n"), "{wrong:#?}");
+    assert!(wrong.stderr.contains("plywood: more:2: unknown instruction: LBAEL\n"), "{wrong:#?}");
+    Ok(())
+}
+
+#[test]
+fn a_command_gets_what_a_plugin_gives_it() -> Result<()> {
+    let user = User::new(
+        "FROM scratch\nCOPY --chmod=755 busybox /bin/busybox\nRUN [\"/bin/busybox\", \"--install\", \"-s\", \"/bin\"]\n\
+         WORKDIR /tmp\nRUN chmod 777 /tmp\n\
+         TEST read x; echo \"$x $(id -u):$(id -g) $PWD $SETTINGS $WORKDIR_AT $COLOUR\" > got\nUSER 0\nRUN cat got >&2\n",
+    )?;
+    let busybox = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| Path::new(path).exists());
+    fs::copy(busybox.context("busybox, of the package busybox-static")?, user.path("context/busybox"))?;
+    let settings = "[plugins.include.settings]\nb = \"1\"\na = \"2\"\n";
+    let ran = user.build_with("include", settings, &["--progress=plain"])?;
+    ran.succeeded();
+    assert!(ran.stderr.contains("fed 33:44 /tmp a b 4 none"), "{ran:#?}");
+    Ok(())
+}
+
+#[test]
+fn a_plugin_of_a_later_addition_to_the_contract_is_taken() -> Result<()> {
+    let user = User::new("FROM scratch\nEVIL fine\n")?;
+    let renamed = |version: &[u8]| -> Result<Vec<u8>> {
+        let mut wasm = fs::read(component("evil"))?;
+        let mut at = 0;
+        let (mark, end) = (b"plywood:plugin/", b"@0.1.0");
+        while let Some(found) = wasm[at..].windows(mark.len()).position(|window| window == mark) {
+            at += found + mark.len();
+            let version_at = wasm[at..].windows(end.len()).take(40).position(|window| window == end);
+            if let Some(offset) = version_at {
+                wasm[at + offset..at + offset + version.len()].copy_from_slice(version);
+            }
+        }
+        Ok(wasm)
+    };
+    let build = |version: &[u8]| -> Result<Ran> {
+        fs::write(user.path("evil.wasm"), renamed(version)?)?;
+        let mut plywood = user.plywood("build", None);
+        user.run(plywood.arg("--plugin").arg(user.path("evil.wasm")))
+    };
+    build(b"@0.1.7")?.succeeded();
+    build(b"@0.2.0")?.failed(&["it speaks plywood:plugin@0.2.0, and this program 0.1."]);
+    Ok(())
+}
+
 /// A registry with one user.
 struct Registry {
     process: Child,

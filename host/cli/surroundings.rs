@@ -5,10 +5,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use plugin::imports::{LogLevel, Surroundings};
-
-/// A configuration file is no longer.
-const LARGEST: u64 = 1 << 20;
+use plugin::imports::{LogLevel, ReadError, Surroundings};
 
 /// What the process was started with.
 #[derive(Debug, Default)]
@@ -23,19 +20,28 @@ impl Surroundings for Process {
         std::env::var(name).ok()
     }
 
-    fn read_file(&self, path: &Path) -> Result<Vec<u8>, String> {
+    fn read_file(&self, path: &Path, limit: u64) -> Result<Vec<u8>, ReadError> {
         let mut bytes = Vec::new();
-        let read = std::fs::File::open(path).and_then(|file| file.take(LARGEST).read_to_end(&mut bytes));
-        read.map(|_| bytes).map_err(|error| format!("{}: {error}", path.display()))
+        let failed = |error: std::io::Error| match error.kind() {
+            std::io::ErrorKind::NotFound => ReadError::NotFound,
+            _ => ReadError::Io(format!("{}: {error}", path.display())),
+        };
+        let file = std::fs::File::open(path).map_err(failed)?;
+        let size = file.metadata().map_err(failed)?.len();
+        file.take(limit + 1).read_to_end(&mut bytes).map_err(failed)?;
+        if bytes.len() as u64 > limit { Err(ReadError::TooLarge(size)) } else { Ok(bytes) }
     }
 
     fn secret(&self, id: &str) -> Option<Vec<u8>> {
         self.secrets.get(id).cloned()
     }
 
+    fn log_level(&self) -> LogLevel {
+        if std::env::var_os("PLYWOOD_DEBUG").is_some() { LogLevel::Trace } else { LogLevel::Warn }
+    }
+
     fn log(&self, plugin: &str, level: LogLevel, message: &str) {
-        let wanted = if std::env::var_os("PLYWOOD_DEBUG").is_some() { LogLevel::Trace } else { LogLevel::Warn };
-        if level >= wanted {
+        if level >= self.log_level() {
             let mut lines = self.lines.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             lines.push(format!("{plugin}: {message}"));
         }

@@ -1,6 +1,6 @@
 //! What each step's result depends on, as named components; the policy's word on them; the keys.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use cache::Keys;
@@ -9,7 +9,7 @@ use context::pattern::Matcher;
 use oci::Digest;
 use oci::tree::Time;
 use plan::graph::{CopyStep, Graph, Origin, RunStep, Vertex, VertexId, VertexOp};
-use plan::key::{Component, Decision, Frame, Key, Step};
+use plan::key::{Component, Components, Decision, Frame, Key, Kind, Step, Verdict};
 use plan::op::{CopySource, MountKind, Op};
 use plugin::grant::Request as Grant;
 use plugin::{CachePolicy, Grants};
@@ -35,9 +35,10 @@ pub(crate) struct StepKeys {
     pub(crate) reason: Option<String>,
 }
 
-/// Keys of every step, in order.
+/// Keys of every step, in order; `in_image` are those whose layers are part of the image.
 pub(crate) async fn all(
     graph: &Graph,
+    in_image: &BTreeSet<usize>,
     lookups: &Lookups,
     policy: &CachePolicy,
     epoch: Option<u64>,
@@ -47,7 +48,9 @@ pub(crate) async fn all(
     let mut digests = Digests::default();
     let mut missing = Vec::new();
     for (at, vertex) in graph.vertices.iter().enumerate() {
-        let (mut components, op, platform) = match &vertex.op {
+        let mut components = Components::default();
+        components.push(Component::text(Kind::Platform, vertex.platform.to_string()));
+        let op = match &vertex.op {
             VertexOp::Image(image) => {
                 let layers: Vec<String> = image.layers.iter().map(ToString::to_string).collect();
                 let frame = Frame::new("image").field(image.platform.to_string().as_bytes());
@@ -55,39 +58,45 @@ pub(crate) async fn all(
                 all.push(StepKeys { keys: None, definition, reason: None });
                 continue;
             }
-            VertexOp::Run(step) => (
-                run_components(step, vertex, &all, lookups, &mut digests).await?,
-                Op::Run(step.op.clone()),
-                step.platform.clone(),
-            ),
-            VertexOp::Copy(step) => match copy_components(step, vertex, &all, lookups, &mut digests).await {
-                Ok(components) => (components, Op::Copy(step.op.clone()), oci::Platform::host()),
-                // Everything that is not there is told at once.
-                Err(Error::Step { reason, span, .. }) => {
-                    missing.push(plan::Diagnostic::error("SourceNotFound", reason, span));
-                    let definition = Key(Frame::new("missing").finish());
-                    all.push(StepKeys { keys: None, definition, reason: None });
-                    continue;
+            VertexOp::Run(step) => {
+                run_components(&mut components, step, vertex, &all, lookups, &mut digests).await?;
+                Op::Run(step.op.clone())
+            }
+            VertexOp::Copy(step) => {
+                match copy_components(&mut components, step, vertex, &all, lookups, &mut digests).await {
+                    Ok(()) => Op::Copy(step.op.clone()),
+                    // Everything that is not there is told at once.
+                    Err(Error::Step { reason, span, .. }) => {
+                        missing.push(plan::Diagnostic::error("SourceNotFound", reason, span));
+                        let definition = Key(Frame::new("missing").finish());
+                        all.push(StepKeys { keys: None, definition, reason: None });
+                        continue;
+                    }
+                    Err(error) => return Err(error),
                 }
-                Err(error) => return Err(error),
-            },
+            }
             VertexOp::Mkdir(op) => {
                 let owner = op.owner.clone().unwrap_or_default();
-                let text = format!("{}\0{owner}\0{:o}", op.path, op.mode);
-                let components = vec![Component::text("op", text), parent(vertex, &all)];
-                (components, Op::Mkdir(op.clone()), oci::Platform::host())
+                components.push(Component::text(Kind::Op, format!("{}\0{owner}\0{:o}", op.path, op.mode)));
+                components.push(parent(vertex, &all));
+                Op::Mkdir(op.clone())
             }
         };
         // Folders that a step makes bear the time of the build, where it has one.
         if let Some(epoch) = epoch.filter(|_| !matches!(vertex.op, VertexOp::Run(_))) {
-            components.push(Component::text("epoch", epoch.to_string()));
+            components.push(Component::text(Kind::Epoch, epoch.to_string()));
         }
+        let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         let step = Step {
-            stage: vertex.stage.clone(),
-            index: u32::try_from(vertex.index).unwrap_or(u32::MAX),
+            stage_name: vertex.stage_name.clone(),
+            stage_index: number(vertex.stage_index),
+            index: number(vertex.index),
+            instruction: vertex.instruction.clone(),
+            in_image: in_image.contains(&at),
             op,
-            platform,
-            components,
+            platform: vertex.platform.clone(),
+            components: components.into_inner(),
+            hints: vertex.hints.clone(),
             base: vertex.base.clone(),
             source_date_epoch: epoch,
         };
@@ -103,9 +112,14 @@ async fn decide(
     id: VertexId,
     events: &Events,
 ) -> Result<StepKeys, Error> {
-    let span = vertex.span.clone();
+    let span = vertex.span().cloned();
     let plugin = |source| Error::Plugin { source, span: span.clone() };
-    let verdict = policy.decide(&step).await.map_err(plugin)?;
+    let verdict = match policy.decide(&step).await {
+        Err(plugin::Error::Unsupported(_)) => {
+            Verdict { decision: Decision::Standard, reason: None, diagnostics: Vec::new() }
+        }
+        other => other.map_err(plugin)?,
+    };
     for diagnostic in &verdict.diagnostics {
         events(Event::Diagnostic(diagnostic.clone()));
     }
@@ -118,6 +132,10 @@ async fn decide(
             let unique = format!("{}\0{}\0{:?}", std::process::id(), id.0, std::time::SystemTime::now());
             let definition = Key(Frame::new("never").field(unique.as_bytes()).finish());
             Ok(StepKeys { keys: None, definition, reason: verdict.reason })
+        }
+        Decision::Standard => {
+            let keys = Keys::standard(&step.components);
+            Ok(StepKeys { definition: keys.definition, keys: Some(keys), reason: verdict.reason })
         }
         Decision::Keyed(edit) => {
             if !edit.drop.is_empty() {
@@ -136,8 +154,8 @@ async fn decide(
 
 fn parent(vertex: &Vertex, all: &[StepKeys]) -> Component {
     match vertex.parent {
-        Some(id) => Component::digest("parent", all[id.0].definition.0),
-        None => Component::text("parent", "scratch"),
+        Some(id) => Component::digest(Kind::Parent, all[id.0].definition.0),
+        None => Component::text(Kind::Parent, "scratch"),
     }
 }
 
@@ -151,28 +169,27 @@ fn origin(from: Option<&Origin>, all: &[StepKeys]) -> Option<Digest> {
 }
 
 async fn run_components(
+    components: &mut Components,
     step: &RunStep,
     vertex: &Vertex,
     all: &[StepKeys],
     lookups: &Lookups,
     digests: &mut Digests,
-) -> Result<Vec<Component>, Error> {
+) -> Result<(), Error> {
     let op = &step.op;
     let mut frame = Frame::new("run").list(op.argv.iter().map(String::as_bytes));
     frame = frame.field(op.stdin.as_deref().unwrap_or_default());
     frame = frame.field(format!("{:?} {:?}", op.network, op.security).as_bytes());
     let hosts: Vec<String> = step.hosts.iter().map(|(name, address)| format!("{address} {name}")).collect();
     frame = frame.list(hosts.iter().map(String::as_bytes));
-    let mut components = vec![
-        Component::text("platform", step.platform.to_string()),
-        parent(vertex, all),
-        Component::text("user", step.user.clone()),
-        Component::text("working-dir", step.working_dir.clone()),
-    ];
+    components.push(parent(vertex, all));
+    components.push(Component::text(Kind::User, step.user.clone()));
+    components.push(Component::text(Kind::WorkingDir, step.working_dir.clone()));
     for (name, value) in &step.env {
-        components.push(Component::text(format!("env:{name}"), value.clone()));
+        let kind = if step.arguments.contains(name) { Kind::Arg } else { Kind::Env };
+        components.push(Component::text(kind, value.clone()).of(name.clone()));
     }
-    for (number, (mount, from)) in op.mounts.iter().zip(&step.mount_origins).enumerate() {
+    for (mount, from) in op.mounts.iter().zip(&step.mount_origins) {
         let target = mount.target.clone().unwrap_or_default();
         // What is mounted where; what a cache or a secret holds is no part of the key.
         let description = match &mount.kind {
@@ -180,14 +197,14 @@ async fn run_components(
             MountKind::Cache(cache) => format!("cache\0{}\0{}", cache.id, cache.read_only),
             MountKind::Tmpfs(size) => format!("tmpfs\0{size:?}"),
             MountKind::Secret(secret) => {
-                format!("secret\0{}\0{}\0{}\0{:?}", secret.id, secret.as_file, secret.mode, secret.as_env)
+                let as_file = mount.target.is_some();
+                format!("secret\0{}\0{as_file}\0{}\0{:?}", secret.id, secret.mode, secret.as_env)
             }
             MountKind::Ssh { id, .. } => format!("ssh\0{id}"),
             MountKind::File { content, mode } => format!("file\0{}\0{mode}", Digest::of(content)),
         };
         frame = frame.field(target.as_bytes()).field(description.as_bytes());
         if let MountKind::Bind { source, .. } = &mount.kind {
-            let name = format!("mount:{target}#{number}");
             let digest = match (origin(from.as_ref(), all), from) {
                 (Some(digest), _) => digest,
                 (None, Some(Origin::Context(context))) => {
@@ -197,11 +214,11 @@ async fn run_components(
                 }
                 (None, _) => continue,
             };
-            components.push(Component::digest(name, digest));
+            components.push(Component::digest(Kind::Mount, digest).of(target));
         }
     }
-    components.push(Component { value: Some(op.argv.join(" ")), ..Component::digest("op", frame.finish()) });
-    Ok(components)
+    components.push(Component { value: Some(op.argv.join(" ")), ..Component::digest(Kind::Op, frame.finish()) });
+    Ok(())
 }
 
 /// A path of a context as something to copy to the root of a tree of its own.
@@ -217,12 +234,13 @@ pub(crate) fn how(destination: &str, mode: Option<Mode>, exclude: Matcher, paren
 }
 
 async fn copy_components(
+    components: &mut Components,
     step: &CopyStep,
     vertex: &Vertex,
     all: &[StepKeys],
     lookups: &Lookups,
     digests: &mut Digests,
-) -> Result<Vec<Component>, Error> {
+) -> Result<(), Error> {
     let op = &step.op;
     let mut frame = Frame::new("copy")
         .field(step.destination.as_bytes())
@@ -230,45 +248,46 @@ async fn copy_components(
         .field(op.chmod.as_deref().unwrap_or("\0").as_bytes())
         .list(op.exclude.iter().map(String::as_bytes))
         .field(&[u8::from(op.link), u8::from(op.parents)]);
-    let mut components = Vec::new();
     for (source, from) in op.sources.iter().zip(&step.origins) {
         match source {
             CopySource::Context { patterns, unpack } => {
                 frame = frame.field(b"context").list(patterns.iter().map(String::as_bytes)).field(&[u8::from(*unpack)]);
                 let context = lookups.context(None).await?;
-                add_content(&mut components, &context, patterns, "context:", op, digests, vertex).await?;
+                add_content(components, &context, patterns, "", op, digests, vertex).await?;
             }
-            CopySource::Stage { patterns, .. } => {
+            CopySource::Stage { origin: name, patterns } => {
                 frame = frame.field(b"stage").list(patterns.iter().map(String::as_bytes));
                 match (origin(from.as_ref(), all), from) {
                     (Some(digest), _) => {
-                        let name = format!("stage:{}", components.len());
-                        components.push(Component::digest(name, digest));
+                        let subject = format!("{name}:{}", patterns.join(" "));
+                        components.push(Component::digest(Kind::Stage, digest).of(subject));
                     }
                     (None, Some(Origin::Context(name))) => {
                         let context = lookups.context(name.as_deref()).await?;
-                        let prefix = format!("context {}:", name.as_deref().unwrap_or_default());
-                        add_content(&mut components, &context, patterns, &prefix, op, digests, vertex).await?;
+                        let prefix = format!("{}:", name.as_deref().unwrap_or_default());
+                        add_content(components, &context, patterns, &prefix, op, digests, vertex).await?;
                     }
                     (None, _) => {}
                 }
             }
             CopySource::Inline(files) => {
+                frame = frame.field(b"inline").list(files.iter().map(|file| file.name.as_bytes()));
                 for file in files {
                     let digest = Digest::of(&file.content);
-                    components.push(Component::digest(format!("inline:{}#{}", file.name, components.len()), digest));
+                    components.push(Component::digest(Kind::Inline, digest).of(file.name.clone()));
                 }
             }
             CopySource::Http { url, checksum, unpack } => {
                 let failed = |error: Error| step_error(vertex, &error);
                 let version = lookups.remote.version(url, *checksum).await.map_err(failed)?;
+                let name = context::web::file_name(url);
                 // The name and the time end up in the image; where the bytes came from does not, nor is it in the key.
                 let of = Frame::new("http")
                     .field(version.digest.as_bytes())
-                    .field(context::web::file_name(url).as_bytes())
+                    .field(name.as_bytes())
                     .field(format!("{:?} {unpack}", version.modified).as_bytes());
-                let name = context::web::file_name(url);
-                components.push(Component::digest(format!("http:{name}#{}", components.len()), of.finish()));
+                frame = frame.field(b"http");
+                components.push(Component::digest(Kind::Http, of.finish()).of(name));
             }
             CopySource::Git(git) => {
                 let failed = |error: Error| step_error(vertex, &error);
@@ -280,28 +299,29 @@ async fn copy_components(
                 // A repository that is kept knows its branch.
                 let of = of.field(commit.name.as_deref().filter(|_| keeps).unwrap_or_default().as_bytes());
                 let name = reference.remote.trim_end_matches(".git").rsplit(['/', ':']).next().unwrap_or_default();
-                let component = Component::digest(format!("git:{name}#{}", components.len()), of.finish());
+                let component = Component::digest(Kind::Git, of.finish()).of(name);
+                frame = frame.field(b"git");
                 components.push(Component { value: Some(commit.id), ..component });
             }
         }
     }
-    components.push(Component { value: None, ..Component::digest("op", frame.finish()) });
+    components.push(Component::digest(Kind::Op, frame.finish()));
     // A linked copy looks at nothing below, unless for the number of a name.
     let looks_below = !op.link || op.chown.as_deref().is_some_and(crate::op::owner::needs_files);
     if looks_below {
         components.push(parent(vertex, all));
     }
-    Ok(components)
+    Ok(())
 }
 
 /// Something that went wrong for one step, told in its place.
 fn step_error(vertex: &Vertex, error: &Error) -> Error {
-    Error::Step { step: vertex.name.clone(), reason: error.to_string(), span: vertex.span.clone() }
+    Error::Step { step: vertex.name.clone(), reason: error.to_string(), span: vertex.span().cloned() }
 }
 
 /// One component for each pattern, by what it selects now.
 async fn add_content(
-    components: &mut Vec<Component>,
+    components: &mut Components,
     context: &Arc<Context>,
     patterns: &[String],
     prefix: &str,
@@ -312,7 +332,7 @@ async fn add_content(
     let exclude = Matcher::new(op.exclude.iter().map(String::as_str)).map_err(|error| Error::Step {
         step: vertex.name.clone(),
         reason: error.to_string(),
-        span: vertex.span.clone(),
+        span: vertex.span().cloned(),
     })?;
     let tree = Arc::new(context.tree.clone());
     for pattern in patterns {
@@ -320,7 +340,7 @@ async fn add_content(
             Source { tree: tree.clone(), patterns: vec![pattern.clone()], archives: BTreeMap::new(), number: 0 };
         let how = how("/", None, exclude.clone(), op.parents);
         let digest = digests.content(context, &[source], &how, vertex).await?;
-        components.push(Component::digest(format!("{prefix}{pattern}#{}", components.len()), digest));
+        components.push(Component::digest(Kind::Context, digest).of(format!("{prefix}{pattern}")));
     }
     Ok(())
 }

@@ -97,13 +97,13 @@ impl Solver {
         target: Option<VertexId>,
         epoch: Option<u64>,
     ) -> Result<Arc<Self>, Error> {
-        let keys = key::all(&graph, &lookups, &tools.policy, epoch, &tools.events).await?;
         let mut exported = BTreeSet::new();
         let mut at = target;
         while let Some(id) = at {
             exported.insert(id.0);
             at = graph[id].parent;
         }
+        let keys = key::all(&graph, &exported, &lookups, &tools.policy, epoch, &tools.events).await?;
         Ok(Arc::new(Self {
             cells: graph.vertices.iter().map(|_| OnceCell::new()).collect(),
             tools: tools.clone(),
@@ -207,7 +207,7 @@ impl Solver {
             && let Some(write) = keys.write
         {
             let stamp = (crate::time::now(), created);
-            let stands_on = keys.components.iter().any(|component| component.name == "parent");
+            let stands_on = keys.components.iter().any(|component| component.kind == plan::key::Kind::Parent);
             let on = ChainId::of(&below).filter(|_| stands_on);
             created = cache::record(&self.tools.store, write, keys, &vertex.name, layer, on, stamp)?.created;
         }
@@ -232,7 +232,7 @@ impl Solver {
     }
 
     fn failed(vertex: &Vertex, reason: impl Into<String>) -> Error {
-        Error::Step { step: vertex.name.clone(), reason: reason.into(), span: vertex.span.clone() }
+        Error::Step { step: vertex.name.clone(), reason: reason.into(), span: vertex.span().cloned() }
     }
 
     /// How a step's layer is compressed, and whether it only stays here.
@@ -310,7 +310,7 @@ impl Solver {
         let probe = || async {
             let probed = tokio::task::spawn_blocking(crate::worker::probe).await;
             let probed = probed.map_err(|error| Error::Request(error.to_string()))?;
-            probed.map_err(|refused| Error::Isolation { refused, span: vertex.span.clone() })
+            probed.map_err(|refused| Error::Isolation { refused, span: vertex.span().cloned() })
         };
         self.isolation.get_or_try_init(probe).await
     }

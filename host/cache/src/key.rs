@@ -1,7 +1,7 @@
 //! From what a step depends on, and what the policy makes of it, to keys.
 
 use oci::Digest;
-use plan::key::{Component, Key, KeyEdit};
+use plan::key::{Component, Key, KeyEdit, Kind};
 
 /// The scope that entries are in when a policy names none.
 const DEFAULT_SCOPE: &str = "";
@@ -29,12 +29,20 @@ pub enum EditError {
     /// A name that is no component of the step.
     #[error("the policy drops `{0}`, which is no component of the step")]
     Unknown(String),
-    /// A component that is there already would be replaced.
-    #[error("the policy adds `{0}`, which is a component of the step already")]
-    Present(String),
+    /// What it would be is not clear.
+    #[error("the policy adds `{0}` twice")]
+    Twice(String),
 }
 
 impl Keys {
+    /// Every component, no age, the default scope.
+    #[must_use]
+    pub fn standard(components: &[Component]) -> Self {
+        let key = Key::new(DEFAULT_SCOPE, None, components);
+        let components = components.to_vec();
+        Self { read: vec![key], write: Some(key), max_age: None, definition: key, components, dropped: Vec::new() }
+    }
+
     /// Applies a policy's edit. `policy` is its digest.
     ///
     /// # Errors
@@ -44,21 +52,20 @@ impl Keys {
         if let Some(unknown) = edit.drop.iter().find(|name| !has(name)) {
             return Err(EditError::Unknown(unknown.clone()));
         }
-        if let Some((present, _)) = edit.add.iter().find(|(name, _)| has(name)) {
-            return Err(EditError::Present(present.clone()));
+        let mut names: Vec<&str> = edit.add.iter().map(|(name, _)| name.as_str()).collect();
+        names.sort_unstable();
+        if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(EditError::Twice(pair[0].to_owned()));
         }
         let added = edit.add.iter().map(|(name, value)| {
             let framed = plan::key::Frame::new("added").field(value).finish();
-            Component::digest(name.clone(), framed)
+            Component::digest(Kind::Added, framed).of(name.clone())
         });
         let kept = components.iter().filter(|component| !edit.drop.contains(&component.name)).cloned();
         let components: Vec<Component> = kept.chain(added).collect();
         let dropper = (!edit.drop.is_empty()).then_some(policy);
         let key = |scope: &str| Key::new(scope, dropper, &components);
-        let read = match &edit.read_scopes[..] {
-            [] => vec![key(DEFAULT_SCOPE)],
-            scopes => scopes.iter().map(|scope| key(scope)).collect(),
-        };
+        let read = edit.read_scopes.iter().map(|scope| key(scope)).collect();
         let write = edit.write_scope.as_deref().map(key);
         let definition = key(DEFAULT_SCOPE);
         Ok(Self { read, write, max_age: edit.max_age, definition, components, dropped: edit.drop.clone() })
@@ -70,7 +77,7 @@ mod tests {
     use super::*;
 
     fn components() -> Vec<Component> {
-        vec![Component::text("op", "RUN x"), Component::text("arg:SHA", "1")]
+        vec![Component::text(Kind::Op, "RUN x"), Component::text(Kind::Arg, "1").of("SHA")]
     }
 
     fn edit() -> KeyEdit {
@@ -93,15 +100,23 @@ mod tests {
         let policy = Digest::of(b"policy");
         let drop = KeyEdit { drop: vec!["nothing".into()], ..edit() };
         assert!(Keys::new(&components(), &drop, policy).is_err());
+        let twice = KeyEdit { add: vec![("a".into(), vec![]), ("a".into(), vec![1])], ..edit() };
+        assert!(Keys::new(&components(), &twice, policy).is_err());
+        // A name of the policy's own is none of the host's, today or later.
         let add = KeyEdit { add: vec![("op".into(), vec![])], ..edit() };
-        assert!(Keys::new(&components(), &add, policy).is_err());
+        let keys = Keys::new(&components(), &add, policy).expect("keys");
+        assert_eq!(keys.components.last().map(|component| component.name.as_str()), Some("added:op"));
     }
 
     #[test]
     fn scopes_have_keys_of_their_own() {
+        let policy = Digest::of(b"policy");
+        assert_eq!(Keys::new(&components(), &edit(), policy).expect("keys").read, []);
+        let default = KeyEdit { read_scopes: vec![String::new()], ..edit() };
+        assert_eq!(Keys::new(&components(), &default, policy).expect("keys"), Keys::standard(&components()));
         let edit =
             KeyEdit { read_scopes: vec!["branch".into(), "main".into()], write_scope: Some("branch".into()), ..edit() };
-        let keys = Keys::new(&components(), &edit, Digest::of(b"policy")).expect("keys");
+        let keys = Keys::new(&components(), &edit, policy).expect("keys");
         assert_eq!(keys.write, Some(keys.read[0]));
         assert_ne!(keys.read[0], keys.read[1]);
     }

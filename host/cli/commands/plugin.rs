@@ -34,19 +34,27 @@ async fn list(global: &Global) -> Result<()> {
     let plugins = session.plugins(Arc::new(Process::default())).await?;
     for plugin in &plugins.instructions {
         let keywords: Vec<&str> = plugin.keywords().iter().map(|keyword| keyword.keyword.as_str()).collect();
-        print(&format!("instructions  {}\n  handles {}", plugin.identity(), keywords.join(" ")));
-        print_grants(plugin.grants());
+        print_identity("instructions", plugin.identity());
+        print(&format!("  handles {}", keywords.join(" ")));
+        print_grants(plugin.identity(), plugin.grants());
     }
-    print(&format!("cache policy  {}", plugins.policy.identity()));
-    print_grants(plugins.policy.grants());
+    print_identity("cache policy", plugins.policy.identity());
+    print_grants(plugins.policy.identity(), plugins.policy.grants());
     for plugin in plugins.credentials.all().await? {
-        print(&format!("credentials   {}", plugin.identity()));
-        print_grants(plugin.grants());
+        print_identity("credentials", plugin.identity());
+        print_grants(plugin.identity(), plugin.grants());
     }
     Ok(())
 }
 
-fn print_grants(grants: &plugin::Grants) {
+fn print_identity(kind: &str, identity: &plugin::Identity) {
+    print(&format!("{kind:13} {identity}"));
+    if !identity.description.is_empty() {
+        print(&format!("  {}", identity.description));
+    }
+}
+
+fn print_grants(identity: &plugin::Identity, grants: &plugin::Grants) {
     let mut lines = Vec::new();
     let mut list = |name: &str, values: Vec<String>| {
         if !values.is_empty() {
@@ -64,5 +72,8 @@ fn print_grants(grants: &plugin::Grants) {
     match lines.is_empty() {
         true => print("  may have nothing"),
         false => lines.iter().for_each(|line| print(&format!("  may have {line}"))),
+    }
+    for need in identity.needs.iter().filter(|need| grants.lacks(&need.kind, &need.name)) {
+        print(&format!("  asks for {} {}: {}", need.kind, need.name, need.reason));
     }
 }

@@ -3,11 +3,12 @@
 mod native;
 mod web;
 
-use std::sync::{Arc, Mutex};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use plugin::{Credential, CredentialHelper, CredentialRequest};
-use registry::{Access, CredentialError, Credentials, Identity, IdentityRequest, Later, Scope};
+use registry::{Access, CredentialError, Credentials, Identity, IdentityRequest, Known, Later, Scope};
 
 pub use native::NativeHelpers;
 pub use web::PluginWeb;
@@ -22,6 +23,8 @@ pub trait Helpers: Send + Sync {
 pub struct Chain {
     helpers: Arc<dyn Helpers>,
     kept: Mutex<Vec<Kept>>,
+    /// Who gave what each registry was last told.
+    givers: Mutex<BTreeMap<String, String>>,
 }
 
 impl std::fmt::Debug for Chain {
@@ -49,31 +52,33 @@ impl Chain {
     /// A chain of these plugins.
     #[must_use]
     pub fn new(helpers: Arc<dyn Helpers>) -> Self {
-        Self { helpers, kept: Mutex::default() }
+        Self { helpers, kept: Mutex::default(), givers: Mutex::default() }
     }
 
-    fn kept(&self, request: &IdentityRequest) -> Option<(Identity, String)> {
-        let kept = self.kept.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let covers = |kept: &&Kept| {
-            let covered = |scope: &Scope| match &kept.repositories {
-                Some(repositories) => repositories.contains(&scope.repository),
-                None => true,
-            };
-            kept.registry == request.registry && Instant::now() < kept.until && request.scopes.iter().all(covered)
+    fn kept(&self, request: &IdentityRequest) -> Option<Known> {
+        let kept = lock(&self.kept);
+        let good = |kept: &&Kept| {
+            let covered = covers(kept.repositories.as_deref(), request);
+            kept.registry == request.registry && Instant::now() < kept.until && covered
         };
-        kept.iter().find(covers).map(|kept| (kept.identity.clone(), kept.origin.clone()))
+        let known = kept.iter().find(good)?;
+        let (identity, origin) = (known.identity.clone(), known.origin.clone());
+        Some(Known { identity, origin, good_until: Some(known.until) })
     }
 
-    async fn ask(&self, request: &IdentityRequest) -> Result<(Identity, String), CredentialError> {
-        let asked = CredentialRequest {
-            registry: request.registry.clone(),
-            scopes: request.scopes.iter().map(scope).collect(),
-            challenge: request.challenge.clone(),
-            attempt: request.attempt,
-        };
+    async fn ask(&self, request: &IdentityRequest) -> Result<Known, CredentialError> {
+        let giver = lock(&self.givers).get(&request.registry).cloned().filter(|_| request.attempt > 0);
         let mut unavailable = Vec::new();
         let helpers = self.helpers.all().await?;
         for helper in helpers.iter().filter(|helper| helper.serves(&request.registry)) {
+            let origin = helper.identity().name.clone();
+            let asked = CredentialRequest {
+                registry: request.registry.clone(),
+                scopes: request.scopes.iter().map(scope).collect(),
+                challenge: request.challenge.clone(),
+                attempt: request.attempt,
+                refused: giver.as_ref() == Some(&origin),
+            };
             let grant = match helper.get(&asked).await {
                 Ok(grant) => grant,
                 // One that cannot be reached leaves it to the next; what it said is told if nobody knows.
@@ -88,31 +93,46 @@ impl Chain {
                 Err(error) => return Err(CredentialError(error.to_string())),
             };
             let identity = match grant.credential {
-                Credential::Anonymous => continue,
+                Credential::Anonymous => Identity::Anonymous,
                 Credential::Basic(user, password) => Identity::Basic(user, password),
                 Credential::Bearer(token) => Identity::Bearer(token),
                 Credential::Identity(token) => Identity::Refresh(token),
             };
-            let origin = helper.identity().name.clone();
-            if let Some(seconds) = grant.valid_for {
-                let life = Duration::from_secs(seconds.min(LONGEST)).saturating_sub(MARGIN);
-                let mut kept = self.kept.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            if !covers(grant.repositories.as_deref(), request) {
+                let reason =
+                    format!("the plugin {origin} gives credentials for other repositories than it was asked for");
+                return Err(CredentialError(reason));
+            }
+            lock(&self.givers).insert(request.registry.clone(), origin.clone());
+            let life = |seconds: u64| Duration::from_secs(seconds.min(LONGEST)).saturating_sub(MARGIN);
+            let good_until = grant.valid_for.map(|seconds| Instant::now() + life(seconds));
+            if let Some(until) = good_until {
+                let mut kept = lock(&self.kept);
                 kept.retain(|old| old.registry != request.registry || old.repositories != grant.repositories);
                 kept.push(Kept {
                     registry: request.registry.clone(),
                     repositories: grant.repositories,
                     identity: identity.clone(),
                     origin: origin.clone(),
-                    until: Instant::now() + life,
+                    until,
                 });
             }
-            return Ok((identity, origin));
+            return Ok(Known { identity, origin, good_until });
         }
         match unavailable.is_empty() {
-            true => Ok((Identity::Anonymous, "no credentials".into())),
+            true => Ok(Known { identity: Identity::Anonymous, origin: "no credentials".into(), good_until: None }),
             false => Err(CredentialError(unavailable.join("; "))),
         }
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// Whether what is good for these repositories, or for all, is good for what is asked.
+fn covers(repositories: Option<&[String]>, request: &IdentityRequest) -> bool {
+    repositories.is_none_or(|known| request.scopes.iter().all(|scope| known.contains(&scope.repository)))
 }
 
 fn scope(scope: &Scope) -> plugin::Scope {
@@ -121,12 +141,13 @@ fn scope(scope: &Scope) -> plugin::Scope {
         access: match scope.access {
             Access::Pull => plugin::Access::Pull,
             Access::Push => plugin::Access::Push,
+            Access::Delete => plugin::Access::Delete,
         },
     }
 }
 
 impl Credentials for Chain {
-    fn get<'f>(&'f self, request: &'f IdentityRequest) -> Later<'f, Result<(Identity, String), CredentialError>> {
+    fn get<'f>(&'f self, request: &'f IdentityRequest) -> Later<'f, Result<Known, CredentialError>> {
         Box::pin(async move {
             // After a refusal what was kept is no good.
             match self.kept(request) {

@@ -3,6 +3,7 @@
 use plan::op::Heredoc;
 
 use crate::expand::{self, Options};
+use crate::line::Source;
 
 /// What a line announces.
 #[derive(Debug, PartialEq, Eq)]
@@ -41,18 +42,19 @@ fn announce(word: &str) -> Option<Announced> {
     }
 }
 
-/// Reads the body that starts at `text`; gives it and its length with the delimiter's line, or none where the
+/// Reads the body that starts at `offset`; gives it and its length with the delimiter's line, or none where the
 /// delimiter never comes.
-pub(crate) fn body(announced: &Announced, text: &str) -> Option<(Heredoc, usize)> {
+pub(crate) fn body(announced: &Announced, source: &Source<'_>, offset: usize) -> Option<(Heredoc, usize)> {
     let mut content = String::new();
     let mut length = 0;
-    for raw in text.split_inclusive('\n') {
+    for raw in source.text[offset..].split_inclusive('\n') {
         length += raw.len();
         let line = raw.trim_end_matches(['\n', '\r']);
         let line = if announced.chomp { line.trim_start_matches('\t') } else { line };
         if line == announced.name {
             let Announced { name, expand, chomp } = announced;
-            return Some((Heredoc { name: name.clone(), content, expand: *expand, chomp: *chomp }, length));
+            let span = source.span(offset, offset + content.len());
+            return Some((Heredoc { name: name.clone(), content, expand: *expand, chomp: *chomp, span }, length));
         }
         content.push_str(raw);
     }
@@ -76,8 +78,10 @@ mod tests {
     #[test]
     fn a_body_ends_at_its_delimiter() {
         let announced = announced("COPY <<-E /").remove(0);
-        let (heredoc, length) = body(&announced, "\t\ta\n b\n\tE\nrest").expect("a body");
+        let source = Source::new("Dockerfile", "COPY <<-E /\n\t\ta\n b\n\tE\nrest");
+        let (heredoc, length) = body(&announced, &source, 12).expect("a body");
         assert_eq!((heredoc.content.as_str(), length), ("\t\ta\n b\n", 10));
-        assert_eq!(body(&announced, "a\n E\n"), None);
+        assert_eq!((heredoc.span.start.line, heredoc.span.end.line, heredoc.span.end.column), (2, 4, 1));
+        assert_eq!(body(&announced, &Source::new("Dockerfile", "a\n E\n"), 0), None);
     }
 }

@@ -105,7 +105,7 @@ pub(crate) fn read(
     let mut heredocs: Vec<Heredoc> = Vec::new();
     if arguments.is_none() && spec.is_some_and(|spec| spec.allows_heredoc) {
         for announced in heredoc::announced(text) {
-            let Some((heredoc, length)) = heredoc::body(&announced, &source.text[next..]) else {
+            let Some((heredoc, length)) = heredoc::body(&announced, source, next) else {
                 let message = format!("unterminated heredoc: `{}` stands on no line of its own below", announced.name);
                 return Err(Diagnostic::error("UnterminatedHeredoc", message, Some(line_span)));
             };

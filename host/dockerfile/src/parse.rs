@@ -62,10 +62,7 @@ pub fn parse(name: &str, text: &str, keywords: &[Keyword]) -> Result<File, Diagn
     while offset < text.len() {
         let logical = line::read(&source, offset, file.directives.escape);
         if logical.text.trim().is_empty() {
-            match logical.comment {
-                Some(comment) if comment.is_empty() => comments.clear(),
-                comment => comments.extend(comment),
-            }
+            note(&mut comments, logical.comment);
             offset = logical.next;
             continue;
         }
@@ -80,6 +77,14 @@ pub fn parse(name: &str, text: &str, keywords: &[Keyword]) -> Result<File, Diagn
         return Err(Diagnostic::error("NoStage", message, Some(source.span(0, 0))).with_help(help));
     }
     Ok(file)
+}
+
+/// Keeps what a comment says for the instruction below; an empty one parts it from what is above.
+fn note(comments: &mut Vec<String>, comment: Option<String>) {
+    match comment {
+        Some(comment) if comment.is_empty() => comments.clear(),
+        comment => comments.extend(comment),
+    }
 }
 
 fn add(file: &mut File, line: Line, keywords: &[Keyword]) -> Result<(), Diagnostic> {
@@ -146,21 +151,23 @@ pub fn parse_trigger(name: &str, text: &str, keywords: &[Keyword]) -> Result<Lin
     Ok(line)
 }
 
-/// Parses instructions that a plugin wants read in another's place.
+/// Parses instructions that a plugin wants read in another's place, where `escape` escapes.
 ///
 /// # Errors
 /// At the first thing that cannot be understood; FROM is such a thing.
-pub fn parse_included(name: &str, text: &str, keywords: &[Keyword]) -> Result<Vec<Line>, Diagnostic> {
+pub fn parse_included(name: &str, text: &str, escape: char, keywords: &[Keyword]) -> Result<Vec<Line>, Diagnostic> {
     let source = Source::new(name, text);
     let find = |keyword: &str| keywords.iter().find(|spec| spec.keyword == keyword);
-    let (mut lines, mut offset) = (Vec::new(), 0);
+    let (mut lines, mut offset, mut comments) = (Vec::new(), 0, Vec::new());
     while offset < text.len() {
-        let logical = line::read(&source, offset, '\\');
+        let logical = line::read(&source, offset, escape);
         if logical.text.trim().is_empty() {
+            note(&mut comments, logical.comment);
             offset = logical.next;
             continue;
         }
-        let (line, next) = instruction::read(&source, offset, &logical, '\\', &find)?;
+        let (mut line, next) = instruction::read(&source, offset, &logical, escape, &find)?;
+        line.comments = std::mem::take(&mut comments);
         check(&line.instruction, keywords)?;
         lines.push(line);
         offset = next;

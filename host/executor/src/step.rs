@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Read;
+use std::os::fd::AsFd;
 
 use sys::process::{self, Fork, UnshareFlags};
 
@@ -57,7 +58,8 @@ pub fn read_outcome(path: &std::path::Path) -> Option<Outcome> {
 }
 
 fn read_spec() -> Result<Spec, String> {
-    let mut stdin = std::io::stdin().lock();
+    // Not through the library's buffer: what follows is the command's.
+    let mut stdin = std::fs::File::from(std::io::stdin().as_fd().try_clone_to_owned().during("the specification")?);
     let mut length = [0; 8];
     stdin.read_exact(&mut length).during("the specification")?;
     let mut bytes = vec![0; usize::try_from(u64::from_le_bytes(length)).during("the specification")?];

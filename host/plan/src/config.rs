@@ -35,5 +35,17 @@ pub fn apply(config: &mut ImageConfig, change: &ConfigChange) {
         }
         ConfigChange::AddOnBuild(trigger) => run.on_build.push(trigger),
         ConfigChange::SetAuthor(author) => config.author = Some(author),
+        ConfigChange::UnsetEnv(name) => {
+            run.env.retain(|line| line.split_once('=').map_or(line.as_str(), |(known, _)| known) != name);
+        }
+        ConfigChange::UnsetLabel(name) => {
+            run.labels.remove(&name);
+        }
+        ConfigChange::RemoveExposedPort(port) => {
+            run.exposed_ports.remove(&port);
+        }
+        ConfigChange::RemoveVolume(path) => {
+            run.volumes.remove(&path);
+        }
     }
 }

@@ -4,6 +4,7 @@ use oci::{DiffId, Digest, Platform, Reference};
 use serde::Serialize;
 
 use crate::diagnostic::Span;
+use crate::key::Provenance;
 use crate::op::{CopyOp, MkdirOp, RunOp};
 
 /// A vertex's place in its graph.
@@ -22,16 +23,22 @@ pub struct Graph {
 pub struct Vertex {
     /// For people: `[builder 2/5] RUN make`.
     pub name: String,
-    /// The stage's name, or its number.
-    pub stage: String,
+    /// The stage's name, where it has one.
+    pub stage_name: Option<String>,
+    /// From 0 in the build file.
+    pub stage_index: usize,
     /// From 0 in its stage.
     pub index: usize,
+    /// What the stage is for.
+    pub platform: Platform,
+    /// The instruction that asks for it.
+    pub instruction: Option<Provenance>,
+    /// What the instruction plugin says of it.
+    pub hints: Vec<(String, String)>,
     /// What the layer is put on; none: nothing.
     pub parent: Option<VertexId>,
     /// What is done.
     pub op: VertexOp,
-    /// Where it stands in the file.
-    pub span: Option<Span>,
     /// The reference in the FROM of its stage, and the digest found there.
     pub base: Option<(String, Option<Digest>)>,
 }
@@ -72,6 +79,8 @@ pub struct RunStep {
     pub op: RunOp,
     /// Its environment, configuration and arguments merged.
     pub env: Vec<(String, String)>,
+    /// Which of it are arguments.
+    pub arguments: std::collections::BTreeSet<String>,
     /// Proxies: seen by the command, no part of its key.
     #[serde(skip)]
     pub proxies: Vec<(String, String)>,
@@ -83,8 +92,6 @@ pub struct RunStep {
     pub working_dir: String,
     /// What each of the operation's mounts comes from, where it comes from somewhere.
     pub mount_origins: Vec<Option<Origin>>,
-    /// What it runs on.
-    pub platform: Platform,
 }
 
 /// A copy with everything it depends on.
@@ -108,6 +115,14 @@ pub enum Origin {
     Scratch,
     /// The build context, or a named one.
     Context(Option<String>),
+}
+
+impl Vertex {
+    /// Where the instruction stands in the file.
+    #[must_use]
+    pub fn span(&self) -> Option<&Span> {
+        self.instruction.as_ref().map(|instruction| &instruction.span)
+    }
 }
 
 impl Graph {

@@ -56,6 +56,8 @@ pub struct Heredoc {
     pub expand: bool,
     /// Whether tabs at the start of its lines do not count: `<<-`.
     pub chomp: bool,
+    /// Where the body stands.
+    pub span: Span,
 }
 
 /// What lowering an instruction gave.
@@ -65,6 +67,21 @@ pub struct Lowered {
     pub ops: Vec<Op>,
     /// The line of the image's history, unless the instruction leaves none.
     pub history: Option<HistoryLine>,
+    /// What the plugin has to say.
+    pub diagnostics: Vec<Diagnostic>,
+    /// What cache policies may want to know of the steps that come of it.
+    pub hints: Vec<(String, String)>,
+}
+
+/// Instructions that stand for another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Included {
+    /// What the text is called, for messages.
+    pub name: String,
+    /// The instructions.
+    pub text: String,
+    /// The character that escapes in them.
+    pub escape: char,
     /// What the plugin has to say.
     pub diagnostics: Vec<Diagnostic>,
 }
@@ -107,6 +124,8 @@ pub struct RunOp {
     pub extra_env: Vec<(String, String)>,
     /// What is mounted meanwhile.
     pub mounts: Vec<Mount>,
+    /// Devices of the machine's, by name, and whether it must be there.
+    pub devices: Vec<(String, bool)>,
     /// Which network it sees.
     pub network: Network,
     /// How it is confined.
@@ -222,15 +241,13 @@ pub enum Sharing {
     Locked,
 }
 
-/// A secret to be seen by a command.
+/// A secret to be seen by a command: in a file, where the mount has a target, in a variable, or both.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct SecretMount {
     /// Its name on the command line.
     pub id: String,
     /// Whether the build fails without it.
     pub required: bool,
-    /// Whether it is a file at the mount's target.
-    pub as_file: bool,
     /// Owner of the file.
     pub uid: u32,
     /// Group of the file.
@@ -343,6 +360,10 @@ pub enum ConfigChange {
     AddVolume(String),
     AddOnBuild(String),
     SetAuthor(String),
+    UnsetEnv(String),
+    UnsetLabel(String),
+    RemoveExposedPort(String),
+    RemoveVolume(String),
 }
 
 /// What a plugin says that it handles.
@@ -417,6 +438,20 @@ pub enum ConfigField {
     Healthcheck,
     /// By WORKDIR, here or in a stage that this one stands on.
     WorkingDir,
+}
+
+impl ConfigField {
+    /// The field that plugins call so.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Some(match name {
+            "cmd" => Self::Cmd,
+            "entrypoint" => Self::Entrypoint,
+            "healthcheck" => Self::Healthcheck,
+            "working-dir" => Self::WorkingDir,
+            _ => return None,
+        })
+    }
 }
 
 /// What expansion leaves behind.

@@ -12,7 +12,7 @@ pub(crate) mod shared {
         },
         with: {
             "plywood:plugin/stage-view.stage": crate::state::StageHandle,
-            "plywood:plugin/grants.secret": crate::state::SecretHandle,
+            "plywood:plugin/secrets.secret": crate::state::SecretHandle,
         },
         additional_derives: [Clone],
     });

@@ -5,8 +5,8 @@ use oci::{ImageConfig, Platform};
 use plan::diagnostic::{Position, TextEdit};
 use plan::key::{Decision, KeyEdit, Step, Verdict};
 use plan::op::{
-    Arguments, CacheMount, ConfigChange, CopyOp, CopySource, FlagSpec, GitSource, HistoryLine, InlineFile, Instruction,
-    Keyword, Lowered, MkdirOp, Mount, MountKind, Network, Op, RunOp, SecretMount, Security, Sharing,
+    Arguments, CacheMount, ConfigChange, CopyOp, CopySource, FlagSpec, GitSource, HistoryLine, Included, InlineFile,
+    Instruction, Keyword, Lowered, MkdirOp, Mount, MountKind, Network, Op, RunOp, SecretMount, Security, Sharing,
 };
 use plan::{Diagnostic, Severity, Span};
 
@@ -15,7 +15,7 @@ use crate::bindings::credential::exports::plywood::plugin::credential_helper as 
 use crate::bindings::instruction::exports::plywood::plugin::instruction_handler as handler;
 use crate::bindings::shared::plywood::plugin::build_ir as ir;
 use crate::bindings::shared::plywood::plugin::types;
-use crate::failure::line;
+use crate::failure::{Need, line};
 use crate::worlds::{Access, Credential, CredentialGrant, CredentialRequest, Lowering};
 
 /// Operations and diagnostics of one call.
@@ -149,6 +149,7 @@ pub(crate) fn instruction(instruction: &Instruction) -> ir::Instruction {
                 content: heredoc.content.clone(),
                 expand: heredoc.expand,
                 chomp: heredoc.chomp,
+                span: span(&heredoc.span),
             })
             .collect(),
         escape: instruction.escape,
@@ -176,21 +177,35 @@ pub(crate) fn keyword(spec: handler::KeywordSpec) -> Keyword {
 }
 
 pub(crate) fn lowering(lowering: handler::Lowering, plugin: &str) -> Result<Lowering, String> {
+    let too_much = || format!("it gave more than {MOST_OPS} operations or {MOST_DIAGNOSTICS} diagnostics");
+    let diagnostics = |told: Vec<types::Diagnostic>| match told.len() {
+        length if length > MOST_DIAGNOSTICS => Err(too_much()),
+        _ => Ok(told.into_iter().map(|d| diagnostic(d, plugin)).collect()),
+    };
     let lowered = match lowering {
-        handler::Lowering::Source(included) => return Ok(Lowering::Source(included.name, included.text)),
+        handler::Lowering::Source(included) => {
+            let handler::Included { name, text, escape, diagnostics: told } = included;
+            if !matches!(escape, '\\' | '`') {
+                return Err(format!("`{escape}` cannot be what escapes: it is \\ or `"));
+            }
+            let (name, diagnostics) = (line(&name), diagnostics(told)?);
+            return Ok(Lowering::Source(Included { name, text, escape, diagnostics }));
+        }
         handler::Lowering::Ops(lowered) => lowered,
     };
-    if lowered.ops.len() > MOST_OPS || lowered.diagnostics.len() > MOST_DIAGNOSTICS {
-        return Err(format!("it gave more than {MOST_OPS} operations or {MOST_DIAGNOSTICS} diagnostics"));
+    if lowered.ops.len() > MOST_OPS {
+        return Err(too_much());
     }
     Ok(Lowering::Ops(Lowered {
         ops: lowered.ops.into_iter().map(op).collect::<Result<_, _>>()?,
+        // Whether there is a layer is seen from the operations.
         history: lowered.history.map(|line| HistoryLine {
             created_by: line.created_by,
-            empty_layer: line.empty_layer,
+            empty_layer: true,
             comment: line.comment,
         }),
-        diagnostics: lowered.diagnostics.into_iter().map(|d| diagnostic(d, plugin)).collect(),
+        diagnostics: diagnostics(lowered.diagnostics)?,
+        hints: lowered.hints.into_iter().map(|hint| (hint.key, hint.value)).collect(),
     }))
 }
 
@@ -200,17 +215,23 @@ fn op(op: ir::Op) -> Result<Op, String> {
         ir::Op::Copy(copy) => Op::Copy(copy_op(copy)?),
         ir::Op::Config(change) => Op::Config(config_change(change)?),
         ir::Op::Mkdir(mkdir) => Op::Mkdir(MkdirOp {
-            path: no_nul(mkdir.path)?,
+            path: absolute(mkdir.path)?,
             owner: mkdir.owner.map(no_nul).transpose()?,
             mode: mkdir.mode & 0o7777,
         }),
-        ir::Op::DeclareArg((name, default)) => Op::DeclareArg(variable(name)?, default.map(no_nul).transpose()?),
+        ir::Op::DeclareArg(ir::Argument { name, default }) => {
+            Op::DeclareArg(variable(name)?, default.map(no_nul).transpose()?)
+        }
     })
 }
 
 /// Text that a system call will see must not hold its terminator.
 fn no_nul(text: String) -> Result<String, String> {
     if text.contains('\0') { Err("a NUL character stands in an operation".into()) } else { Ok(text) }
+}
+
+fn absolute(path: String) -> Result<String, String> {
+    if path.starts_with('/') { no_nul(path) } else { Err(format!("`{path}` is not an absolute path")) }
 }
 
 fn run_op(run: ir::RunOp) -> Result<RunOp, String> {
@@ -223,9 +244,10 @@ fn run_op(run: ir::RunOp) -> Result<RunOp, String> {
         extra_env: run
             .extra_env
             .into_iter()
-            .map(|p| Ok((no_nul(p.key)?, no_nul(p.value)?)))
+            .map(|p| Ok((variable(p.key)?, no_nul(p.value)?)))
             .collect::<Result<_, String>>()?,
         mounts: run.mounts.into_iter().map(mount).collect::<Result<_, _>>()?,
+        devices: run.devices.into_iter().map(|device| (device.name, device.required)).collect(),
         network: match run.network {
             ir::NetworkMode::Default => Network::Default,
             ir::NetworkMode::None => Network::None,
@@ -236,7 +258,7 @@ fn run_op(run: ir::RunOp) -> Result<RunOp, String> {
             ir::SecurityMode::Insecure => Security::Insecure,
         },
         user: run.user.map(no_nul).transpose()?,
-        working_dir: run.working_dir.map(no_nul).transpose()?,
+        working_dir: run.working_dir.map(absolute).transpose()?,
     })
 }
 
@@ -263,7 +285,6 @@ fn mount(mount: ir::Mount) -> Result<Mount, String> {
         ir::MountKind::Secret(secret) => MountKind::Secret(SecretMount {
             id: secret.id,
             required: secret.required,
-            as_file: secret.as_file,
             uid: secret.uid,
             gid: secret.gid,
             mode: secret.mode & 0o777,
@@ -275,8 +296,7 @@ fn mount(mount: ir::Mount) -> Result<Mount, String> {
         ir::MountKind::File(file) => MountKind::File { content: file.content, mode: file.mode & 0o777 },
     };
     let target = mount.target.map(no_nul).transpose()?;
-    let may_lack_target =
-        matches!(&kind, MountKind::Secret(secret) if !secret.as_file) || matches!(kind, MountKind::Ssh { .. });
+    let may_lack_target = matches!(&kind, MountKind::Secret(secret) if secret.as_env.is_some());
     match &target {
         Some(target) if !target.starts_with('/') || target == "/" => {
             Err(format!("the mount target `{target}` is not an absolute path below the root"))
@@ -355,14 +375,24 @@ fn config_change(change: ir::ConfigChange) -> Result<ConfigChange, String> {
         ir::ConfigChange::AddVolume(path) => ConfigChange::AddVolume(no_nul(path)?),
         ir::ConfigChange::AddOnBuild(trigger) => ConfigChange::AddOnBuild(no_nul(trigger)?),
         ir::ConfigChange::SetAuthor(author) => ConfigChange::SetAuthor(no_nul(author)?),
+        ir::ConfigChange::UnsetEnv(name) => ConfigChange::UnsetEnv(variable(name)?),
+        ir::ConfigChange::UnsetLabel(name) => ConfigChange::UnsetLabel(name),
+        ir::ConfigChange::RemoveExposedPort(port) => ConfigChange::RemoveExposedPort(port),
+        ir::ConfigChange::RemoveVolume(path) => ConfigChange::RemoveVolume(path),
     })
 }
 
 pub(crate) fn step(step: &Step) -> policy::Step {
     policy::Step {
-        phase: policy::Phase::Definition,
-        stage_name: step.stage.clone(),
+        stage_name: step.stage_name.clone(),
+        stage_index: step.stage_index,
         index: step.index,
+        instruction: step.instruction.as_ref().map(|instruction| policy::Provenance {
+            keyword: instruction.keyword.clone(),
+            source: instruction.source.clone(),
+            span: span(&instruction.span),
+        }),
+        in_image: step.in_image,
         op: op_out(&step.op),
         platform: platform(&step.platform),
         components: step
@@ -370,10 +400,13 @@ pub(crate) fn step(step: &Step) -> policy::Step {
             .iter()
             .map(|component| policy::Component {
                 name: component.name.clone(),
+                kind: component.kind.name().to_owned(),
+                subject: component.subject.clone(),
                 digest: component.digest.to_string(),
                 value: component.value.clone(),
             })
             .collect(),
+        hints: step.hints.iter().cloned().map(key_value).collect(),
         base_reference: step.base.as_ref().map(|(reference, _)| reference.clone()),
         base_digest: step.base.as_ref().and_then(|(_, digest)| digest.map(|digest| digest.to_string())),
         source_date_epoch: step.source_date_epoch,
@@ -387,9 +420,8 @@ fn op_out(op: &Op) -> ir::Op {
         Op::Mkdir(mkdir) => {
             ir::Op::Mkdir(ir::MkdirOp { path: mkdir.path.clone(), owner: mkdir.owner.clone(), mode: mkdir.mode })
         }
-        Op::DeclareArg(name, default) => ir::Op::DeclareArg((name.clone(), default.clone())),
-        // Configuration alone makes no layer, so no policy is ever asked about it.
-        Op::Config(_) => ir::Op::DeclareArg((String::new(), None)),
+        // What makes no layer is no step, so no policy is ever asked about it.
+        Op::DeclareArg(..) | Op::Config(_) => ir::Op::DeclareArg(ir::Argument { name: String::new(), default: None }),
     }
 }
 
@@ -399,6 +431,11 @@ fn run_out(run: &RunOp) -> ir::RunOp {
         stdin: run.stdin.clone(),
         extra_env: run.extra_env.iter().cloned().map(key_value).collect(),
         mounts: run.mounts.iter().map(mount_out).collect(),
+        devices: run
+            .devices
+            .iter()
+            .map(|(name, required)| ir::Device { name: name.clone(), required: *required })
+            .collect(),
         network: match run.network {
             Network::Default => ir::NetworkMode::Default,
             Network::None => ir::NetworkMode::None,
@@ -436,7 +473,6 @@ fn mount_out(mount: &Mount) -> ir::Mount {
         MountKind::Secret(secret) => ir::MountKind::Secret(ir::SecretMount {
             id: secret.id.clone(),
             required: secret.required,
-            as_file: secret.as_file,
             uid: secret.uid,
             gid: secret.gid,
             mode: secret.mode,
@@ -492,6 +528,7 @@ pub(crate) fn verdict(verdict: policy::Verdict, plugin: &str) -> Verdict {
     Verdict {
         decision: match verdict.decision {
             policy::Decision::Never => Decision::Never,
+            policy::Decision::Standard => Decision::Standard,
             policy::Decision::Keyed(edit) => Decision::Keyed(KeyEdit {
                 drop: edit.drop,
                 add: edit.add.into_iter().map(|addition| (addition.name, addition.value)).collect(),
@@ -516,11 +553,13 @@ pub(crate) fn credential_request(request: &CredentialRequest) -> helper::Credent
                 access: match scope.access {
                     Access::Pull => helper::Access::PULL,
                     Access::Push => helper::Access::PULL | helper::Access::PUSH,
+                    Access::Delete => helper::Access::PULL | helper::Access::DELETE,
                 },
             })
             .collect(),
         challenge: request.challenge.clone(),
         attempt: request.attempt,
+        refused: request.refused,
     }
 }
 
@@ -528,11 +567,15 @@ pub(crate) fn credential_grant(grant: helper::Grant) -> CredentialGrant {
     CredentialGrant {
         credential: match grant.credential {
             helper::Credential::Anonymous => Credential::Anonymous,
-            helper::Credential::Basic((user, password)) => Credential::Basic(user, password),
+            helper::Credential::Basic(basic) => Credential::Basic(basic.username, basic.password),
             helper::Credential::Bearer(token) => Credential::Bearer(token),
             helper::Credential::IdentityToken(token) => Credential::Identity(token),
         },
         valid_for: grant.valid_for_seconds,
         repositories: grant.repositories,
     }
+}
+
+pub(crate) fn need(need: &types::Need) -> Need {
+    Need { kind: line(&need.kind), name: line(&need.name), reason: line(&need.reason) }
 }

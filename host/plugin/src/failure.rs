@@ -8,10 +8,21 @@ use plan::Diagnostic;
 
 use crate::grant::Refusal;
 
+/// Something that a plugin wants to be granted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Need {
+    /// The grant's name in the configuration.
+    pub kind: String,
+    /// Which one.
+    pub name: String,
+    /// What it is for.
+    pub reason: String,
+}
+
 /// Which plugin it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// What it calls itself.
+    /// What the user calls it.
     pub name: String,
     /// What it calls its version.
     pub version: String,
@@ -19,6 +30,10 @@ pub struct Identity {
     pub digest: Digest,
     /// Where it came from: `builtin`, a path.
     pub source: String,
+    /// What it is for, in its words.
+    pub description: String,
+    /// What it would like to be granted.
+    pub needs: Vec<Need>,
 }
 
 impl fmt::Display for Identity {

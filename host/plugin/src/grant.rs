@@ -70,6 +70,23 @@ impl Grants {
         Self { context: false, ..self.clone() } == Self::default()
     }
 
+    /// Whether a grant that a plugin asks for is one that it has not got.
+    #[must_use]
+    pub fn lacks(&self, kind: &str, name: &str) -> bool {
+        let request = match kind {
+            "context" => Request::Context,
+            "env" => Request::Env(name),
+            "files" => Request::File(name),
+            "hosts" => Request::Host(name),
+            "native-helpers" => Request::NativeHelper(name),
+            "secrets" => Request::Secret(name),
+            "drop-inputs" => Request::DropInputs,
+            "override" => Request::TakeOver(name),
+            _ => return false,
+        };
+        self.require("", request).is_err() && !(kind == "hosts" && self.hosts.iter().any(|host| host == name))
+    }
+
     /// Checks one request.
     ///
     /// # Errors

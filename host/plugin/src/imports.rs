@@ -11,13 +11,15 @@ pub type Later<'f, T> = Pin<Box<dyn Future<Output = T> + Send + 'f>>;
 pub trait Surroundings: Send + Sync {
     /// An environment variable.
     fn env(&self, name: &str) -> Option<String>;
-    /// A small file.
+    /// A file of at most `limit` bytes.
     ///
     /// # Errors
-    /// In words, when it cannot be read.
-    fn read_file(&self, path: &std::path::Path) -> Result<Vec<u8>, String>;
+    /// When it is not there, not readable, or longer.
+    fn read_file(&self, path: &std::path::Path, limit: u64) -> Result<Vec<u8>, ReadError>;
     /// A secret of the command line.
     fn secret(&self, id: &str) -> Option<Vec<u8>>;
+    /// The least that is shown of a plugin's log.
+    fn log_level(&self) -> LogLevel;
     /// A line of a plugin's log.
     fn log(&self, plugin: &str, level: LogLevel, message: &str);
 }
@@ -39,17 +41,17 @@ pub trait ContextFiles: Send + Sync {
     ///
     /// # Errors
     /// When nothing is there or it is not readable.
-    fn stat(&self, path: &str) -> Result<FileStat, ContextError>;
+    fn stat(&self, path: &str) -> Result<FileStat, ReadError>;
     /// A file's bytes, at most `limit`.
     ///
     /// # Errors
     /// When it is not there, not readable, or longer.
-    fn read(&self, path: &str, limit: u64) -> Result<Vec<u8>, ContextError>;
+    fn read(&self, path: &str, limit: u64) -> Result<Vec<u8>, ReadError>;
     /// The paths that match a pattern, sorted.
     ///
     /// # Errors
     /// When the context cannot be read.
-    fn glob(&self, pattern: &str) -> Result<Vec<String>, ContextError>;
+    fn glob(&self, pattern: &str) -> Result<Vec<String>, ReadError>;
 }
 
 /// What is at a path of the build context.
@@ -72,10 +74,10 @@ pub enum FileKind {
     Symlink,
 }
 
-/// Why a path of the build context gave nothing.
+/// Why a file was not read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names say it")]
-pub enum ContextError {
+pub enum ReadError {
     NotFound,
     TooLarge(u64),
     Io(String),
@@ -127,7 +129,20 @@ pub enum HttpError {
 /// Programs that keep credentials.
 pub trait NativeHelper: Send + Sync {
     /// Runs `docker-credential-<helper> get` for a server and gives user name and secret.
-    fn get<'f>(&'f self, helper: &'f str, server: &'f str) -> Later<'f, Result<(String, String), String>>;
+    fn get<'f>(&'f self, helper: &'f str, server: &'f str) -> Later<'f, Result<(String, String), HelperError>>;
+}
+
+/// Why a credential program gave nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HelperError {
+    /// There is no program of this name.
+    NotInstalled,
+    /// It knows nothing of the server.
+    NoCredentials,
+    /// It took too long.
+    Timeout,
+    /// In its words.
+    Failed(String),
 }
 
 /// Everything that one plugin is surrounded by.

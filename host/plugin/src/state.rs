@@ -13,6 +13,7 @@ use wasmtime_wasi::{HostMonotonicClock, HostWallClock, WasiCtx, WasiCtxBuilder, 
 use crate::bindings::shared::plywood::plugin as api;
 use crate::convert;
 use crate::engine::Callee;
+use crate::failure::plain;
 use crate::grant::Request;
 use crate::imports::LogLevel;
 
@@ -20,9 +21,8 @@ mod asked;
 
 /// What a plugin prints is kept for an error, up to this many bytes.
 const OUTPUT: usize = 64 << 10;
-/// Log lines of a call, and bytes of a line.
+/// Log lines of a call.
 const LOG_LINES: u32 = 1000;
-const LOG_LINE: usize = 4 << 10;
 /// A file or body that a plugin reads.
 const LARGEST_READ: u64 = 1 << 20;
 /// Paths of one glob.
@@ -47,6 +47,8 @@ pub(crate) struct State {
     pub(crate) output: MemoryOutputPipe,
     log_lines: u32,
     requests: u32,
+    /// What the plugin has been told and nobody shall read.
+    revealed: Vec<String>,
 }
 
 /// A clock that stands still, for plugins whose answers must not depend on the time.
@@ -93,7 +95,21 @@ impl State {
             .build();
         let mut table = ResourceTable::new();
         table.set_max_capacity(10_000);
-        Self { callee: callee.clone(), table, wasi: wasi.build(), limits, output, log_lines: 0, requests: 0 }
+        let (wasi, callee) = (wasi.build(), callee.clone());
+        Self { callee, table, wasi, limits, output, log_lines: 0, requests: 0, revealed: Vec::new() }
+    }
+
+    /// Notes a value that is struck out of what the plugin logs and prints; what is shorter is everywhere by chance.
+    fn reveals(&mut self, value: &[u8]) {
+        let text = String::from_utf8_lossy(value).trim().to_owned();
+        if text.len() >= 4 {
+            self.revealed.push(text);
+        }
+    }
+
+    /// Text without what the plugin has been told in confidence.
+    pub(crate) fn without_secrets(&self, text: String) -> String {
+        self.revealed.iter().fold(text, |text, secret| text.replace(secret, "***"))
     }
 
     fn allowed(&self, request: Request<'_>) -> std::result::Result<(), crate::Refusal> {
@@ -124,32 +140,37 @@ impl api::build_ir::Host for State {}
 impl api::stage_view::Host for State {}
 
 impl api::log::Host for State {
-    fn log(&mut self, level: api::log::Level, mut message: String) -> Result<()> {
+    fn log(&mut self, level: api::log::Level, message: String) -> Result<()> {
         self.log_lines += 1;
-        if self.log_lines > LOG_LINES {
-            return Ok(());
+        if self.log_lines <= LOG_LINES {
+            let message = plain(&self.without_secrets(message));
+            self.callee.imports.surroundings.log(&self.callee.identity.name, log_level(level), &message);
         }
-        let end = (0..=LOG_LINE.min(message.len())).rev().find(|at| message.is_char_boundary(*at)).unwrap_or(0);
-        message.truncate(end);
-        let level = match level {
-            api::log::Level::Trace => LogLevel::Trace,
-            api::log::Level::Debug => LogLevel::Debug,
-            api::log::Level::Info => LogLevel::Info,
-            api::log::Level::Warn => LogLevel::Warn,
-            api::log::Level::Error => LogLevel::Error,
-        };
-        self.callee.imports.surroundings.log(&self.callee.identity.name, level, &message);
         Ok(())
     }
 
     fn enabled(&mut self, level: api::log::Level) -> Result<bool> {
-        Ok(!matches!(level, api::log::Level::Trace))
+        Ok(log_level(level) >= self.callee.imports.surroundings.log_level())
+    }
+}
+
+fn log_level(level: api::log::Level) -> LogLevel {
+    match level {
+        api::log::Level::Trace => LogLevel::Trace,
+        api::log::Level::Debug => LogLevel::Debug,
+        api::log::Level::Info => LogLevel::Info,
+        api::log::Level::Warn => LogLevel::Warn,
+        api::log::Level::Error => LogLevel::Error,
     }
 }
 
 impl api::settings::Host for State {
     fn get(&mut self, key: String) -> Result<Option<String>> {
         Ok(self.callee.imports.settings.get(&key).cloned())
+    }
+
+    fn keys(&mut self) -> Result<Vec<String>> {
+        Ok(self.callee.imports.settings.keys().cloned().collect())
     }
 }
 
@@ -207,18 +228,9 @@ impl api::stage_view::HostStage for State {
         Ok(self.stage(&stage)?.argument(&name, default.as_deref()))
     }
 
-    fn set_at(
-        &mut self,
-        stage: Resource<StageHandle>,
-        field: api::stage_view::ConfigField,
-    ) -> Result<Option<api::types::Span>> {
-        let field = match field {
-            api::stage_view::ConfigField::Cmd => ConfigField::Cmd,
-            api::stage_view::ConfigField::Entrypoint => ConfigField::Entrypoint,
-            api::stage_view::ConfigField::Healthcheck => ConfigField::Healthcheck,
-            api::stage_view::ConfigField::WorkingDir => ConfigField::WorkingDir,
-        };
-        Ok(self.stage(&stage)?.set_at(field).as_ref().map(convert::span))
+    fn set_at(&mut self, stage: Resource<StageHandle>, field: String) -> Result<Option<api::types::Span>> {
+        let stage = self.stage(&stage)?;
+        Ok(ConfigField::named(&field).and_then(|field| stage.set_at(field)).as_ref().map(convert::span))
     }
 
     fn expand(&mut self, stage: Resource<StageHandle>, text: String) -> Result<Expanded> {

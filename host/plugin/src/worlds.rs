@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use plan::key::{Step, Verdict};
-use plan::op::{Instruction, Keyword, Lowered, Stage};
+use plan::op::{Included, Instruction, Keyword, Lowered, Stage};
 use wasmtime::component::{Component, HasSelf, Linker, Resource};
 use wasmtime::{Store, UpdateDeadline};
 use wasmtime_wasi::cli::{WasiCli, WasiCliView};
@@ -44,24 +44,29 @@ impl Kind {
     }
 }
 
-/// The version of the contract that this program speaks.
-const ABI: &str = "0.1.0";
+/// The contract that this program speaks. What is added to it makes 0.1.1, 0.1.2...; a plugin that imports what this
+/// program does not have is told so by the linker.
+const ABI: &str = "0.1.";
 
 /// What a component exports says what it is for.
 pub(crate) fn kind(engine: &wasmtime::Engine, component: &Component) -> Result<Kind, String> {
     let ty = component.component_type();
-    let mut other = None;
+    let (mut found, mut other) = (None, None);
     for (name, _) in ty.exports(engine) {
         for kind in [Kind::Instruction, Kind::CachePolicy, Kind::Credential] {
             match name.strip_prefix(kind.export()) {
-                Some(ABI) => return Ok(kind),
+                Some(version) if version.starts_with(ABI) => {
+                    if let Some(first) = found.replace(kind) {
+                        return Err(format!("it is a {first:?} plugin and a {kind:?} plugin: it can be one of them"));
+                    }
+                }
                 Some(version) => other = Some(version.to_owned()),
                 None => {}
             }
         }
     }
-    Err(match other {
-        Some(version) => format!("it speaks plywood:plugin@{version}, and this program {ABI}"),
+    found.ok_or_else(|| match other {
+        Some(version) => format!("it speaks plywood:plugin@{version}, and this program {ABI}x"),
         None => "it exports no interface of plywood:plugin".into(),
     })
 }
@@ -102,9 +107,12 @@ impl Linkers {
         api::context_files::add_to_linker::<State, HasSelf<_>>(&mut instruction, |s| s)?;
         let mut cache_policy = base()?;
         api::build_ir::add_to_linker::<State, HasSelf<_>>(&mut cache_policy, |s| s)?;
+        api::environment::add_to_linker::<State, HasSelf<_>>(&mut cache_policy, |s| s)?;
         let mut credential = base()?;
         api::http_client::add_to_linker::<State, HasSelf<_>>(&mut credential, |s| s)?;
-        api::grants::add_to_linker::<State, HasSelf<_>>(&mut credential, |s| s)?;
+        api::environment::add_to_linker::<State, HasSelf<_>>(&mut credential, |s| s)?;
+        api::secrets::add_to_linker::<State, HasSelf<_>>(&mut credential, |s| s)?;
+        api::files::add_to_linker::<State, HasSelf<_>>(&mut credential, |s| s)?;
         api::native_helper::add_to_linker::<State, HasSelf<_>>(&mut credential, |s| s)?;
         api::clock::add_to_linker::<State, HasSelf<_>>(&mut credential, |s| s)?;
         Ok(Self { instruction, cache_policy, credential })
@@ -157,6 +165,7 @@ impl<Pre> Plugin<Pre> {
             Err(_) => wasmtime::Error::msg(format!("no answer within {} ms", 2 * limits.time.as_millis())),
         };
         let output = String::from_utf8_lossy(&store.data().output.contents()).trim().to_owned();
+        let output = store.data().without_secrets(output);
         Err(Error::Failed(Box::new(Failure::new(self.callee.identity.clone(), name, &error, &output, limits))))
     }
 
@@ -204,6 +213,8 @@ async fn prepare<Pre>(
         version: "?".into(),
         digest: loaded.digest,
         source: loaded.source.clone(),
+        description: String::new(),
+        needs: Vec::new(),
     };
     let callee = Callee {
         engine: engine.clone(),
@@ -215,10 +226,15 @@ async fn prepare<Pre>(
     let mut plugin = Plugin { callee, kind, pre };
     let told = plugin.call("info", async |store| info(&plugin.pre, store).await).await?;
     let mut identity = (*plugin.callee.identity).clone();
-    identity.version = told.version;
+    identity.version = line(&told.version);
+    identity.description = line(&told.description);
+    identity.needs = told.needs.iter().take(MOST_NEEDS).map(convert::need).collect();
     plugin.callee.identity = Arc::new(identity);
     Ok(plugin)
 }
+
+/// Nobody reads about more.
+const MOST_NEEDS: usize = 100;
 
 /// What a plugin gets beyond its code.
 #[derive(Clone, Debug)]
@@ -233,8 +249,8 @@ pub(crate) struct Setup {
 pub enum Lowering {
     /// Operations.
     Ops(Lowered),
-    /// Instructions to read in this one's place: a name for them, and their text.
-    Source(String, String),
+    /// Instructions to read in this one's place.
+    Source(Included),
 }
 
 /// An instruction plugin.
@@ -416,6 +432,8 @@ pub enum Access {
     Pull,
     /// Reading and writing.
     Push,
+    /// Removing manifests and tags.
+    Delete,
 }
 
 /// A repository and what is to be done with it.
@@ -438,12 +456,14 @@ pub struct CredentialRequest {
     pub challenge: Option<String>,
     /// Refusals of what was given before.
     pub attempt: u32,
+    /// Whether what was refused last came from this very plugin.
+    pub refused: bool,
 }
 
 /// Who the user is at a registry.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Credential {
-    /// No one.
+    /// No one, and nobody else is to be asked.
     Anonymous,
     /// A user name and a password.
     Basic(String, String),
@@ -533,14 +553,10 @@ impl CredentialHelper {
         &self.plugin.callee.grants
     }
 
-    /// Whether it says that it can serve a registry: `*`, `*.domain`, or the very name.
+    /// Whether it says that it can serve a registry.
     #[must_use]
     pub fn serves(&self, registry: &str) -> bool {
-        self.registries.iter().any(|pattern| match pattern.strip_prefix('*') {
-            Some("") => true,
-            Some(domain) => domain.starts_with('.') && registry.ends_with(domain),
-            None => pattern == registry,
-        })
+        self.registries.iter().any(|pattern| is_served(pattern, registry))
     }
 
     /// Asks who the user is.
@@ -561,8 +577,55 @@ impl CredentialHelper {
     }
 }
 
+/// `*`, or a host in which `*` stands for one label, and at the beginning for any number of them; with a port, that port.
+fn is_served(pattern: &str, registry: &str) -> bool {
+    let split = |text: &str| match text.rsplit_once(':') {
+        Some((host, port)) if !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()) => {
+            (host.to_lowercase(), Some(port.to_owned()))
+        }
+        _ => (text.to_lowercase(), None),
+    };
+    let ((pattern, wanted), (host, port)) = (split(pattern), split(registry));
+    if pattern == "*" {
+        return wanted.is_none() || wanted == port;
+    }
+    let (mut labels, mut names) = (pattern.split('.').rev(), host.split('.').rev());
+    let mut same = wanted.is_none() || wanted == port;
+    loop {
+        match (labels.next(), names.next()) {
+            (None, None) => return same,
+            (Some("*"), Some(_)) if labels.clone().next().is_none() => return same,
+            (Some(label), Some(name)) => same &= label == "*" || label == name,
+            _ => return false,
+        }
+    }
+}
+
 impl std::fmt::Debug for CredentialHelper {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}", self.identity())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_served;
+
+    #[test]
+    fn patterns_of_registries() {
+        for (pattern, registry, served) in [
+            ("*", "a.example:5000", true),
+            ("*:443", "a.example:5000", false),
+            ("*.dkr.ecr.*.amazonaws.com", "1.dkr.ecr.eu-west-1.amazonaws.com", true),
+            ("*.dkr.ecr.*.amazonaws.com", "1.dkr.ecr.amazonaws.com", false),
+            ("*.example", "a.b.example:5000", true),
+            ("*.example", "example", false),
+            ("*.example", "a.example.evil", false),
+            ("a.example", "A.example", true),
+            ("a.example:80", "a.example", false),
+            ("a.*", "a.b.c", false),
+        ] {
+            assert_eq!(is_served(pattern, registry), served, "{pattern} {registry}");
+        }
     }
 }

@@ -22,6 +22,8 @@ pub enum Access {
     Pull,
     /// Reading and writing.
     Push,
+    /// Reading, and removing manifests and tags.
+    Delete,
 }
 
 /// A repository and what is to be done with it.
@@ -75,10 +77,21 @@ impl std::fmt::Debug for Identity {
 #[error("{0}")]
 pub struct CredentialError(pub String);
 
+/// An identity, and what is known of it.
+#[derive(Clone, Debug)]
+pub struct Known {
+    /// Who the user is.
+    pub identity: Identity,
+    /// Where that came from, for people.
+    pub origin: String,
+    /// When it is to be asked for again; none: once it is refused.
+    pub good_until: Option<Instant>,
+}
+
 /// Knows who the user is. It keeps what it gives as long as that is good: it is asked for every new token.
 pub trait Credentials: Send + Sync {
-    /// Gives an identity, and words for where it came from.
-    fn get<'f>(&'f self, request: &'f IdentityRequest) -> Later<'f, Result<(Identity, String), CredentialError>>;
+    /// Gives an identity.
+    fn get<'f>(&'f self, request: &'f IdentityRequest) -> Later<'f, Result<Known, CredentialError>>;
 }
 
 /// What a registry wants, from its `WWW-Authenticate`.
@@ -196,20 +209,22 @@ impl Client {
             attempt,
         };
         let failed = |source| Error::Credentials { registry: registry.to_owned(), source };
-        let (identity, origin) = self.credentials.get(&request).await.map_err(failed)?;
+        let Known { identity, origin, good_until } = self.credentials.get(&request).await.map_err(failed)?;
         let who = match &identity {
             Identity::Anonymous => anonymous.who.clone(),
             Identity::Basic(user, _) => format!("the user {user} ({origin})"),
             _ => format!("the token of {origin}"),
         };
         let authorization = match (challenge, identity) {
-            (_, Identity::Bearer(token)) => {
-                Authorization { value: Some(format!("Bearer {token}")), who, good_until: None }
-            }
+            (_, Identity::Bearer(token)) => Authorization { value: Some(format!("Bearer {token}")), who, good_until },
             (Challenge::Basic, Identity::Basic(user, password)) => {
-                Authorization { value: Some(basic(&user, &password)), who, good_until: None }
+                Authorization { value: Some(basic(&user, &password)), who, good_until }
             }
-            (Challenge::Basic, _) => anonymous,
+            (Challenge::Basic, Identity::Refresh(_)) => {
+                let reason = format!("{origin} gives an identity token, and this registry takes a name and a password");
+                return Err(failed(CredentialError(reason)));
+            }
+            (Challenge::Basic, Identity::Anonymous) => anonymous,
             (Challenge::Bearer { realm, service }, identity) => {
                 let (token, life) = self.token(registry, realm, service.as_deref(), &slot.1, &identity).await?;
                 let good_until = Some(Instant::now() + life.saturating_sub(MARGIN));
@@ -241,6 +256,7 @@ impl Client {
             let actions = match scope.access {
                 Access::Pull => "pull",
                 Access::Push => "pull,push",
+                Access::Delete => "pull,delete",
             };
             format!("repository:{}:{actions}", scope.repository)
         };

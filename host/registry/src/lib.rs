@@ -11,7 +11,7 @@ mod push;
 mod transport;
 mod web;
 
-pub use auth::{Access, CredentialError, Credentials, Identity, IdentityRequest, Later, Scope};
+pub use auth::{Access, CredentialError, Credentials, Identity, IdentityRequest, Known, Later, Scope};
 pub use client::{Client, Settings};
 pub use error::Error;
 pub use pull::{BlobStream, Resolved};

@@ -1,6 +1,6 @@
 //! The built-in cache policy: every component that the host lists is an input, and none is more.
 
-use plywood_sdk::cache_policy::{self, Decision, Guest, KeyEdit, PluginError, PluginInfo, Step, Verdict};
+use plywood_sdk::cache_policy::{self, Decision, Guest, PluginError, PluginInfo, Step, Verdict};
 
 struct Standard;
 
@@ -11,18 +11,12 @@ impl Guest for Standard {
             version: env!("CARGO_PKG_VERSION").into(),
             description: "A step is reused when nothing that it depends on has changed".into(),
             homepage: None,
+            needs: Vec::new(),
         }
     }
 
     fn decide(_: Step) -> Result<Verdict, PluginError> {
-        let edit = KeyEdit {
-            drop: Vec::new(),
-            add: Vec::new(),
-            max_age: None,
-            read_scopes: Vec::new(),
-            write_scope: Some(String::new()),
-        };
-        Ok(Verdict { decision: Decision::Keyed(edit), reason: None, diagnostics: Vec::new() })
+        Ok(Decision::Standard.into())
     }
 }
 

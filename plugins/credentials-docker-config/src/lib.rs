@@ -7,9 +7,10 @@ use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use plywood_sdk::credential::native_helper::HelperError;
 use plywood_sdk::credential::{
-    self, CapabilityNeeds, Credential, CredentialRequest, Grant, Guest, PluginError, PluginInfo, grants, log,
-    native_helper,
+    self, Credential, CredentialRequest, Grant, Guest, Need, PluginError, PluginInfo, ReadError, environment, files,
+    log, native_helper,
 };
 use serde::Deserialize;
 
@@ -49,11 +50,12 @@ impl Guest for DockerConfig {
             version: env!("CARGO_PKG_VERSION").into(),
             description: "Credentials from ~/.docker/config.json, its helpers, and $DOCKER_AUTH_CONFIG".into(),
             homepage: None,
+            needs: vec![
+                need("env", VARIABLE, "a whole configuration, which outranks the file"),
+                need("files", FILE, "Docker's configuration"),
+                need("native-helpers", "*", "the programs that the configuration names"),
+            ],
         }
-    }
-
-    fn needs() -> CapabilityNeeds {
-        CapabilityNeeds { hosts: Vec::new(), env: vec![VARIABLE.into()], secrets: Vec::new(), files: vec![FILE.into()] }
     }
 
     fn registries() -> Vec<String> {
@@ -61,7 +63,6 @@ impl Guest for DockerConfig {
     }
 
     fn get(request: CredentialRequest) -> Result<Grant, PluginError> {
-        let anonymous = Grant { credential: Credential::Anonymous, valid_for_seconds: None, repositories: None };
         for (origin, text) in configurations() {
             let config: Config = serde_json::from_str(&text).map_err(|error| {
                 PluginError::Unavailable(format!("{origin} is not Docker's configuration: {error}"))
@@ -70,17 +71,26 @@ impl Guest for DockerConfig {
                 return Ok(grant);
             }
         }
-        Ok(anonymous)
+        Err(PluginError::Unsupported)
     }
+}
+
+fn need(kind: &str, name: &str, reason: &str) -> Need {
+    Need { kind: kind.into(), name: name.into(), reason: reason.into() }
 }
 
 /// What there is to read, the first found first.
 fn configurations() -> Vec<(&'static str, String)> {
-    let variable = grants::env(VARIABLE).map(|text| ("$DOCKER_AUTH_CONFIG", text));
-    let file = match grants::read_file(FILE) {
+    let variable = environment::get(VARIABLE).map(|text| ("$DOCKER_AUTH_CONFIG", text));
+    let file = match files::read(FILE) {
         Ok(bytes) => Some(("Docker's config.json", String::from_utf8_lossy(&bytes).into_owned())),
-        Err(reason) => {
-            log::log(log::Level::Debug, &format!("no configuration file: {reason}"));
+        Err(ReadError::NotFound | ReadError::NotAllowed) => None,
+        Err(ReadError::TooLarge(size)) => {
+            log::log(log::Level::Warn, &format!("Docker's config.json is passed over: it has {size} bytes"));
+            None
+        }
+        Err(ReadError::Io(reason)) => {
+            log::log(log::Level::Warn, &format!("Docker's config.json is passed over: {reason}"));
             None
         }
     };
@@ -103,13 +113,19 @@ fn find(config: &Config, request: &CredentialRequest) -> Result<Option<Grant>, P
                 let credential = match answer.username.as_str() {
                     // The protocol's way to say that the secret is an identity token.
                     "<token>" => Credential::IdentityToken(answer.secret),
-                    _ => Credential::Basic((answer.username, answer.secret)),
+                    _ => Credential::basic(answer.username, answer.secret),
                 };
                 return Ok(Some(Grant { credential, valid_for_seconds: Some(HELPER_SECONDS), repositories: None }));
             }
             // A helper that knows nothing of this registry leaves it to `auths`.
-            Err(reason) if reason.contains("credentials not found") => {}
-            Err(reason) => {
+            Err(HelperError::NoCredentials) => {}
+            Err(error) => {
+                let reason = match error {
+                    HelperError::NotInstalled => "there is no such program".into(),
+                    HelperError::Timeout => "it gave no answer in time".into(),
+                    HelperError::NotAllowed(reason) | HelperError::Failed(reason) => reason,
+                    HelperError::NoCredentials => unreachable!("that has been dealt with"),
+                };
                 return Err(PluginError::Unavailable(format!("docker-credential-{helper} get {server}: {reason}")));
             }
         }
@@ -171,9 +187,9 @@ fn credential_of(auth: &Auth) -> Result<Option<Credential>, &'static str> {
         let decoded = STANDARD.decode(encoded.trim()).map_err(|_| "has an `auth` that is not base64")?;
         let text = String::from_utf8(decoded).map_err(|_| "has an `auth` that is not text")?;
         let (user, password) = text.split_once(':').ok_or("has an `auth` without a colon")?;
-        return Ok(Some(Credential::Basic((user.into(), password.trim_end_matches('\0').into()))));
+        return Ok(Some(Credential::basic(user, password.trim_end_matches('\0'))));
     }
-    Ok(filled(&auth.username).zip(filled(&auth.password)).map(Credential::Basic))
+    Ok(filled(&auth.username).zip(filled(&auth.password)).map(|(user, password)| Credential::basic(user, password)))
 }
 
 credential::export!(DockerConfig with_types_in credential);

@@ -5,7 +5,7 @@ use plywood_sdk::instruction::{
 };
 
 use crate::args::list;
-use crate::lowering::{Result, flag, invalid, invalid_with_help, layer, switch};
+use crate::lowering::{Result, flag, invalid, invalid_with_help, lowered, switch};
 use crate::run::chomped;
 use crate::scope::Scope;
 
@@ -60,7 +60,7 @@ pub(crate) fn lower(scope: &Scope<'_>) -> Result<Lowered> {
         link: flags.link,
         parents: flags.parents,
     };
-    Ok(layer(vec![Op::Copy(op)], history))
+    Ok(lowered(vec![Op::Copy(op)], history))
 }
 
 struct Flags {

@@ -1,10 +1,10 @@
 //! ENV, LABEL and ARG: names with values.
 
-use plywood_sdk::instruction::{ConfigChange, Diagnostic, KeyValue, Lowered, Op};
+use plywood_sdk::instruction::{Argument, ConfigChange, Diagnostic, KeyValue, Lowered, Op};
 
 use crate::args::text;
 use crate::lint;
-use crate::lowering::{Result, config, invalid};
+use crate::lowering::{Result, invalid, lowered};
 use crate::scope::Scope;
 
 /// `ENV NAME=value...`, or `ENV NAME value`.
@@ -12,14 +12,14 @@ pub(crate) fn env(scope: &Scope<'_>) -> Result<Lowered> {
     let pairs = pairs(scope)?;
     pairs.iter().for_each(|pair| lint::secret(scope, &pair.key));
     let set = |pair: &KeyValue| Op::Config(ConfigChange::SetEnv(pair.clone()));
-    Ok(config(pairs.iter().map(set).collect(), format!("ENV {}", print(&pairs))))
+    Ok(lowered(pairs.iter().map(set).collect(), format!("ENV {}", print(&pairs))))
 }
 
 /// `LABEL name=value...`
 pub(crate) fn label(scope: &Scope<'_>) -> Result<Lowered> {
     let pairs = pairs(scope)?;
     let set = |pair: &KeyValue| Op::Config(ConfigChange::SetLabel(pair.clone()));
-    Ok(config(pairs.iter().map(set).collect(), format!("LABEL {}", print(&pairs))))
+    Ok(lowered(pairs.iter().map(set).collect(), format!("LABEL {}", print(&pairs))))
 }
 
 /// `ARG name[=default]...`
@@ -45,9 +45,9 @@ pub(crate) fn arg(scope: &Scope<'_>) -> Result<Lowered> {
             Some(value) => format!("{name}={value}"),
             None => name.clone(),
         });
-        ops.push(Op::DeclareArg((name, default)));
+        ops.push(Op::DeclareArg(Argument { name, default }));
     }
-    Ok(config(ops, format!("ARG {}", printed.join(" "))))
+    Ok(lowered(ops, format!("ARG {}", printed.join(" "))))
 }
 
 fn print(pairs: &[KeyValue]) -> String {

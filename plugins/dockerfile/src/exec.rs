@@ -1,10 +1,10 @@
 //! CMD, ENTRYPOINT and SHELL: what is executed.
 
-use plywood_sdk::instruction::{Arguments, ConfigChange, ConfigField, Lowered, Op};
+use plywood_sdk::instruction::{Arguments, ConfigChange, Lowered, Op};
 
 use crate::go;
 use crate::lint;
-use crate::lowering::{Result, config, invalid};
+use crate::lowering::{Result, invalid, lowered};
 use crate::scope::Scope;
 
 /// The shell of an image that sets none.
@@ -21,7 +21,7 @@ pub(crate) fn with_shell(scope: &Scope<'_>, command: &str) -> Vec<String> {
 }
 
 /// What a container is to execute, in either form.
-fn command(scope: &Scope<'_>, field: ConfigField) -> Vec<String> {
+fn command(scope: &Scope<'_>, field: &str) -> Vec<String> {
     lint::several(scope, field);
     match &scope.instruction.arguments {
         Arguments::Exec(argv) => argv.clone(),
@@ -35,21 +35,21 @@ fn command(scope: &Scope<'_>, field: ConfigField) -> Vec<String> {
 
 /// `CMD command`, `CMD ["program", "argument"...]`
 pub(crate) fn cmd(scope: &Scope<'_>) -> Result<Lowered> {
-    let argv = command(scope, ConfigField::Cmd);
+    let argv = command(scope, "cmd");
     let history = format!("CMD {}", go::quote_list(&argv));
     let set = ConfigChange::SetCmd(Some(argv));
-    Ok(config(vec![Op::Config(set), Op::Config(ConfigChange::SetArgsEscaped(true))], history))
+    Ok(lowered(vec![Op::Config(set), Op::Config(ConfigChange::SetArgsEscaped(true))], history))
 }
 
 /// `ENTRYPOINT command`, `ENTRYPOINT ["program", "argument"...]`; it takes an inherited CMD away.
 pub(crate) fn entrypoint(scope: &Scope<'_>) -> Result<Lowered> {
-    let argv = command(scope, ConfigField::Entrypoint);
+    let argv = command(scope, "entrypoint");
     let history = format!("ENTRYPOINT {}", go::quote_list(&argv));
     let mut ops = vec![Op::Config(ConfigChange::SetEntrypoint(Some(argv)))];
-    if scope.stage.set_at(ConfigField::Cmd).is_none() {
+    if scope.stage.set_at("cmd").is_none() {
         ops.push(Op::Config(ConfigChange::SetCmd(None)));
     }
-    Ok(config(ops, history))
+    Ok(lowered(ops, history))
 }
 
 /// `SHELL ["program", "argument"...]`
@@ -57,7 +57,7 @@ pub(crate) fn shell(scope: &Scope<'_>) -> Result<Lowered> {
     match &scope.instruction.arguments {
         Arguments::Exec(argv) if !argv.is_empty() => {
             let history = format!("SHELL [{}]", argv.join(" "));
-            Ok(config(vec![Op::Config(ConfigChange::SetShell(argv.clone()))], history))
+            Ok(lowered(vec![Op::Config(ConfigChange::SetShell(argv.clone()))], history))
         }
         Arguments::Exec(_) => {
             Err(invalid("MissingArgument", "SHELL requires at least one argument", &scope.instruction.span))

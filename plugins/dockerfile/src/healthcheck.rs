@@ -1,10 +1,10 @@
 //! HEALTHCHECK.
 
-use plywood_sdk::instruction::{Arguments, ConfigChange, ConfigField, Healthcheck, Lowered, Op};
+use plywood_sdk::instruction::{Arguments, ConfigChange, Healthcheck, Lowered, Op};
 
 use crate::go;
 use crate::lint;
-use crate::lowering::{Result, config, flag, invalid};
+use crate::lowering::{Result, flag, invalid, lowered};
 use crate::scope::Scope;
 
 /// Docker refuses shorter times.
@@ -16,7 +16,7 @@ pub(crate) fn lower(scope: &Scope<'_>) -> Result<Lowered> {
     let Arguments::Text(text) = &scope.instruction.arguments else {
         return Err(error("InvalidArguments", "HEALTHCHECK requires CMD or NONE".into()));
     };
-    lint::several(scope, ConfigField::Healthcheck);
+    lint::several(scope, "healthcheck");
     let (kind, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
     let rest = rest.trim();
     let mut check = Healthcheck {
@@ -72,7 +72,7 @@ pub(crate) fn lower(scope: &Scope<'_>) -> Result<Lowered> {
         time(check.start_interval_ns),
         go::quote_rune(check.retries.unwrap_or(0)),
     );
-    Ok(config(vec![Op::Config(ConfigChange::SetHealthcheck(Some(check)))], history))
+    Ok(lowered(vec![Op::Config(ConfigChange::SetHealthcheck(Some(check)))], history))
 }
 
 fn duration(scope: &Scope<'_>, name: &str) -> Result<Option<u64>> {

@@ -1,23 +1,23 @@
 //! USER, WORKDIR, EXPOSE, VOLUME, STOPSIGNAL, MAINTAINER and ONBUILD: the rest of the configuration.
 
-use plywood_sdk::instruction::{ConfigChange, ConfigField, Lowered, MkdirOp, Op};
+use plywood_sdk::instruction::{ConfigChange, Lowered, MkdirOp, Op};
 
 use crate::args::{clean, list, single};
 use crate::go;
 use crate::lint::{EXPOSE_CASING, EXPOSE_FORMAT, MAINTAINER, RELATIVE_WORKDIR};
-use crate::lowering::{Result, config, invalid, layer};
+use crate::lowering::{Result, invalid, lowered};
 use crate::scope::Scope;
 
 /// `USER user[:group]`
 pub(crate) fn user(scope: &Scope<'_>) -> Result<Lowered> {
     let user = scope.expand(single(scope.instruction)?)?;
-    Ok(config(vec![Op::Config(ConfigChange::SetUser(user.clone()))], format!("USER {user}")))
+    Ok(lowered(vec![Op::Config(ConfigChange::SetUser(user.clone()))], format!("USER {user}")))
 }
 
 /// `WORKDIR path`: set, and made with the parents it lacks, for the user in force.
 pub(crate) fn workdir(scope: &Scope<'_>) -> Result<Lowered> {
     let path = scope.expand(single(scope.instruction)?)?;
-    if !path.starts_with('/') && scope.stage.set_at(ConfigField::WorkingDir).is_none() {
+    if !path.starts_with('/') && scope.stage.set_at("working-dir").is_none() {
         let message =
             format!("Relative workdir {} can have unexpected results if the base image changes", go::quote(&path));
         scope.find(RELATIVE_WORKDIR.finding(message, &scope.instruction.span));
@@ -36,10 +36,10 @@ pub(crate) fn workdir(scope: &Scope<'_>) -> Result<Lowered> {
     let set = Op::Config(ConfigChange::SetWorkingDir(path_now.clone()));
     let history = format!("WORKDIR {path_now}");
     if path_now == "/" {
-        return Ok(config(vec![set], history));
+        return Ok(lowered(vec![set], history));
     }
     let mkdir = MkdirOp { path: path_now, owner: before.user.filter(|user| !user.is_empty()), mode: 0o755 };
-    Ok(layer(vec![set, Op::Mkdir(mkdir)], history))
+    Ok(lowered(vec![set, Op::Mkdir(mkdir)], history))
 }
 
 /// `EXPOSE port[-port][/protocol]...`
@@ -59,7 +59,7 @@ pub(crate) fn expose(scope: &Scope<'_>) -> Result<Lowered> {
     ports.sort();
     ports.dedup();
     let history = format!("EXPOSE [{}]", ports.join(" "));
-    Ok(config(ports.into_iter().map(|port| Op::Config(ConfigChange::AddExposedPort(port))).collect(), history))
+    Ok(lowered(ports.into_iter().map(|port| Op::Config(ConfigChange::AddExposedPort(port))).collect(), history))
 }
 
 /// What the linter says of one word of EXPOSE.
@@ -110,7 +110,7 @@ pub(crate) fn volume(scope: &Scope<'_>) -> Result<Lowered> {
         paths.push(path);
     }
     let history = format!("VOLUME [{}]", paths.join(" "));
-    Ok(config(paths.into_iter().map(|path| Op::Config(ConfigChange::AddVolume(path))).collect(), history))
+    Ok(lowered(paths.into_iter().map(|path| Op::Config(ConfigChange::AddVolume(path))).collect(), history))
 }
 
 /// The signals of Linux by name (signal(7)).
@@ -133,7 +133,7 @@ pub(crate) fn stop_signal(scope: &Scope<'_>) -> Result<Lowered> {
     if !known {
         return Err(invalid("InvalidSignal", format!("invalid signal: {signal}"), &scope.instruction.span));
     }
-    Ok(config(vec![Op::Config(ConfigChange::SetStopSignal(signal.clone()))], format!("STOPSIGNAL {signal}")))
+    Ok(lowered(vec![Op::Config(ConfigChange::SetStopSignal(signal.clone()))], format!("STOPSIGNAL {signal}")))
 }
 
 /// `MAINTAINER text`, deprecated.
@@ -142,7 +142,7 @@ pub(crate) fn maintainer(scope: &Scope<'_>) -> Result<Lowered> {
     let message = "Maintainer instruction is deprecated in favor of using label".to_owned();
     let label = format!("LABEL org.opencontainers.image.authors={}", go::quote(&author));
     scope.find(MAINTAINER.mended(message, &scope.instruction.span, label));
-    Ok(config(vec![Op::Config(ConfigChange::SetAuthor(author.clone()))], format!("MAINTAINER {author}")))
+    Ok(lowered(vec![Op::Config(ConfigChange::SetAuthor(author.clone()))], format!("MAINTAINER {author}")))
 }
 
 /// `ONBUILD instruction`: kept as text for the images built on this one. It leaves no history.
@@ -165,5 +165,5 @@ pub(crate) fn onbuild(scope: &Scope<'_>) -> Result<Lowered> {
         trigger.push_str(&format!("\n{}{}", heredoc.content, heredoc.name));
     }
     let ops = vec![Op::Config(ConfigChange::AddOnBuild(trigger))];
-    Ok(Lowered { ops, history: None, diagnostics: Vec::new() })
+    Ok(Lowered { ops, history: None, diagnostics: Vec::new(), hints: Vec::new() })
 }

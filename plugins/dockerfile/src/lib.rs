@@ -30,6 +30,7 @@ impl Guest for Dockerfile {
             version: env!("CARGO_PKG_VERSION").into(),
             description: "The instructions of the Dockerfile, as BuildKit means them".into(),
             homepage: None,
+            needs: Vec::new(),
         }
     }
 

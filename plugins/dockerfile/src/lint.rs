@@ -1,6 +1,6 @@
 //! What BuildKit's linter says of single instructions: its rules' names and texts.
 
-use plywood_sdk::instruction::{ConfigField, Diagnostic, Severity, Span, TextEdit};
+use plywood_sdk::instruction::{Diagnostic, Severity, Span, TextEdit};
 
 use crate::scope::Scope;
 
@@ -120,7 +120,7 @@ fn distance(a: &str, b: &str) -> usize {
 }
 
 /// A second instruction of a kind of which only the last counts.
-pub(crate) fn several(scope: &Scope<'_>, field: ConfigField) {
+pub(crate) fn several(scope: &Scope<'_>, field: &str) {
     if let Some(earlier) = scope.stage.set_at(field) {
         let message = format!(
             "Multiple {} instructions should not be used in the same stage because only the last one will be used",

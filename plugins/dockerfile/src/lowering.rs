@@ -1,24 +1,16 @@
 //! What every instruction's lowering is made of: its result, its errors, its history line.
 
-use plywood_sdk::instruction::{Diagnostic, History, Instruction, Lowered, Op, PluginError, Severity, Span};
+use plywood_sdk::instruction::{Diagnostic, History, Instruction, Lowered, Op, PluginError, Span};
 
 pub(crate) type Result<T> = std::result::Result<T, PluginError>;
 
 /// What BuildKit signs its history with.
 const COMMENT: &str = "buildkit.dockerfile.v0";
 
-/// An instruction that changes the configuration alone.
-pub(crate) fn config(ops: Vec<Op>, created_by: String) -> Lowered {
-    Lowered { ops, history: Some(history(created_by, true)), diagnostics: Vec::new() }
-}
-
-/// An instruction that makes a layer.
-pub(crate) fn layer(ops: Vec<Op>, created_by: String) -> Lowered {
-    Lowered { ops, history: Some(history(created_by, false)), diagnostics: Vec::new() }
-}
-
-fn history(created_by: String, empty_layer: bool) -> History {
-    History { created_by, empty_layer, comment: Some(COMMENT.into()) }
+/// What an instruction comes to, and its line in the history.
+pub(crate) fn lowered(ops: Vec<Op>, created_by: String) -> Lowered {
+    let history = History { created_by, comment: Some(COMMENT.into()) };
+    Lowered { ops, history: Some(history), diagnostics: Vec::new(), hints: Vec::new() }
 }
 
 /// An error in the user's input.
@@ -31,22 +23,8 @@ pub(crate) fn invalid_with_help(code: &str, message: impl Into<String>, span: &S
     PluginError::Invalid(vec![diagnostic(code, message.into(), span, Some(help.into()))])
 }
 
-/// Something that BuildKit knows and Plywood does not yet.
-pub(crate) fn not_yet(what: &str, span: &Span) -> PluginError {
-    invalid("NotSupportedYet", format!("{what} is not supported yet"), span)
-}
-
 fn diagnostic(code: &str, message: String, span: &Span, help: Option<String>) -> Diagnostic {
-    Diagnostic {
-        severity: Severity::Error,
-        code: code.into(),
-        message,
-        span: Some(span.clone()),
-        help,
-        description: None,
-        url: None,
-        fixes: Vec::new(),
-    }
+    Diagnostic { help, ..Diagnostic::error(code, message, span) }
 }
 
 /// The value of a flag that takes one.

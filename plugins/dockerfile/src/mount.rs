@@ -211,7 +211,6 @@ impl Fields {
         let secret = SecretMount {
             id,
             required: self.required,
-            as_file,
             uid: self.uid.unwrap_or(0),
             gid: self.gid.unwrap_or(0),
             mode: self.mode.unwrap_or(0o400),

@@ -1,11 +1,11 @@
 //! RUN.
 
 use plywood_sdk::instruction::{
-    Arguments, FileMount, Heredoc, Lowered, Mount, MountKind, NetworkMode, Op, RunOp, SecurityMode,
+    Arguments, Device, FileMount, Flag, Heredoc, Lowered, Mount, MountKind, NetworkMode, Op, RunOp, SecurityMode,
 };
 
 use crate::exec::with_shell;
-use crate::lowering::{Result, flag, invalid, invalid_with_help, layer, not_yet};
+use crate::lowering::{Result, flag, invalid, invalid_with_help, lowered};
 use crate::mount;
 use crate::scope::Scope;
 
@@ -45,13 +45,39 @@ pub(crate) fn lower(scope: &Scope<'_>) -> Result<Lowered> {
             return Err(invalid_with_help("InvalidFlagValue", message, &scope.instruction.span, help));
         }
     };
-    if let Some(device) = scope.instruction.flags.iter().find(|flag| flag.name == "device") {
-        return Err(not_yet("RUN --device", &device.span));
-    }
+    let devices = scope.instruction.flags.iter().filter(|flag| flag.name == "device");
+    let devices = devices.map(|flag| device(scope, flag)).collect::<Result<_>>()?;
     let history = format!("RUN {} # buildkit", with_arguments(scope, &argv));
-    let op =
-        RunOp { argv, stdin: None, extra_env: Vec::new(), mounts, network, security, user: None, working_dir: None };
-    Ok(layer(vec![Op::Run(op)], history))
+    let op = RunOp { mounts, devices, network, security, ..RunOp::new(argv) };
+    Ok(lowered(vec![Op::Run(op)], history))
+}
+
+/// `--device=NAME[,required]`
+fn device(scope: &Scope<'_>, flag: &Flag) -> Result<Device> {
+    let value = scope.expand(flag.value.as_deref().unwrap_or_default())?;
+    let mut device = Device { name: String::new(), required: false };
+    for field in value.split(',') {
+        match field.split_once('=') {
+            None if field == "required" => device.required = true,
+            None => device.name = field.into(),
+            Some(("name", name)) => device.name = name.into(),
+            Some(("required", "true" | "1")) => device.required = true,
+            Some(("required", "false" | "0")) => device.required = false,
+            Some((key, _)) => {
+                let message = format!("unexpected key '{key}' in '{field}'");
+                return Err(invalid_with_help(
+                    "InvalidDevice",
+                    message,
+                    &flag.span,
+                    "--device takes name and required",
+                ));
+            }
+        }
+    }
+    match device.name.is_empty() {
+        true => Err(invalid("InvalidDevice", "a device needs a name", &flag.span)),
+        false => Ok(device),
+    }
 }
 
 /// The shell command that a line with here-documents stands for, and the script file that it may need.

@@ -25,17 +25,62 @@ pub mod instruction {
         FlagSpec, Guest, History, Included, KeywordSpec, Lowered, Lowering, Stage,
     };
     pub use plywood::plugin::build_ir::{
-        Arguments, BindMount, CacheMount, CacheSharing, ConfigChange, CopyOp, CopySource, FileMount, Flag, GitSource,
-        Heredoc, HttpSource, InlineFile, Instruction, MkdirOp, Mount, MountKind, NetworkMode, Op, OriginSource,
-        PathSource, RunOp, SecretMount, SecurityMode, SshMount, Unpack,
+        Argument, Arguments, BindMount, CacheMount, CacheSharing, ConfigChange, CopyOp, CopySource, Device, FileMount,
+        Flag, GitSource, Heredoc, HttpSource, InlineFile, Instruction, MkdirOp, Mount, MountKind, NetworkMode, Op,
+        OriginSource, PathSource, RunOp, SecretMount, SecurityMode, SshMount, Unpack,
     };
     pub use plywood::plugin::context_files;
     pub use plywood::plugin::log;
     pub use plywood::plugin::settings;
-    pub use plywood::plugin::stage_view::{ConfigField, ExpandError, Expanded};
+    pub use plywood::plugin::stage_view::{ExpandError, Expanded};
     pub use plywood::plugin::types::{
-        Diagnostic, Healthcheck, ImageConfig, KeyValue, Platform, PluginError, PluginInfo, Severity, Span, TextEdit,
+        Diagnostic, Healthcheck, ImageConfig, KeyValue, Need, Platform, PluginError, PluginInfo, ReadError, Severity,
+        Span, TextEdit,
     };
+
+    impl RunOp {
+        /// A command and nothing else.
+        #[must_use]
+        pub fn new(argv: Vec<String>) -> Self {
+            Self {
+                argv,
+                stdin: None,
+                extra_env: Vec::new(),
+                mounts: Vec::new(),
+                devices: Vec::new(),
+                network: NetworkMode::Default,
+                security: SecurityMode::Sandbox,
+                user: None,
+                working_dir: None,
+            }
+        }
+    }
+
+    impl Lowered {
+        /// Operations and their line in the history.
+        #[must_use]
+        pub fn new(ops: Vec<Op>, created_by: impl Into<String>) -> Self {
+            let history = Some(History { created_by: created_by.into(), comment: None });
+            Self { ops, history, diagnostics: Vec::new(), hints: Vec::new() }
+        }
+    }
+
+    impl Diagnostic {
+        /// An error in the user's input.
+        #[must_use]
+        pub fn error(code: impl Into<String>, message: impl Into<String>, span: &Span) -> Self {
+            Self {
+                severity: Severity::Error,
+                code: code.into(),
+                message: message.into(),
+                span: Some(span.clone()),
+                help: None,
+                description: None,
+                url: None,
+                fixes: Vec::new(),
+            }
+        }
+    }
 }
 
 /// Plugins that decide what a cache key is made of.
@@ -48,16 +93,37 @@ pub mod cache_policy {
         default_bindings_module: "plywood_sdk::cache_policy",
     });
     pub use exports::plywood::plugin::cache_policy::{
-        Addition, Component, Decision, Guest, KeyEdit, Phase, Step, Verdict,
+        Addition, Component, Decision, Guest, KeyEdit, Provenance, Step, Verdict,
     };
     pub use plywood::plugin::build_ir::{
-        Arguments, BindMount, CacheMount, CacheSharing, ConfigChange, CopyOp, CopySource, FileMount, Flag, GitSource,
-        Heredoc, HttpSource, InlineFile, Instruction, MkdirOp, Mount, MountKind, NetworkMode, Op, OriginSource,
-        PathSource, RunOp, SecretMount, SecurityMode, SshMount, Unpack,
+        BindMount, CacheMount, CacheSharing, CopyOp, CopySource, Device, FileMount, GitSource, HttpSource, InlineFile,
+        MkdirOp, Mount, MountKind, NetworkMode, Op, OriginSource, PathSource, RunOp, SecretMount, SecurityMode,
+        SshMount, Unpack,
     };
+    pub use plywood::plugin::environment;
     pub use plywood::plugin::log;
     pub use plywood::plugin::settings;
-    pub use plywood::plugin::types::{Diagnostic, Platform, PluginError, PluginInfo, Severity};
+    pub use plywood::plugin::types::{Diagnostic, KeyValue, Need, Platform, PluginError, PluginInfo, Severity, Span};
+
+    /// What is done without a policy: to be changed from there.
+    impl Default for KeyEdit {
+        fn default() -> Self {
+            Self {
+                drop: Vec::new(),
+                add: Vec::new(),
+                max_age: None,
+                read_scopes: vec![String::new()],
+                write_scope: Some(String::new()),
+            }
+        }
+    }
+
+    /// A decision about which there is nothing to say.
+    impl From<Decision> for Verdict {
+        fn from(decision: Decision) -> Self {
+            Self { decision, reason: None, diagnostics: Vec::new() }
+        }
+    }
 }
 
 /// Plugins that know who the user is at a registry.
@@ -70,13 +136,23 @@ pub mod credential {
         default_bindings_module: "plywood_sdk::credential",
     });
     pub use exports::plywood::plugin::credential_helper::{
-        Access, CapabilityNeeds, Credential, CredentialRequest, Grant, Guest, Scope,
+        Access, Basic, Credential, CredentialRequest, Grant, Guest, Scope,
     };
     pub use plywood::plugin::clock;
-    pub use plywood::plugin::grants;
+    pub use plywood::plugin::environment;
+    pub use plywood::plugin::files;
     pub use plywood::plugin::http_client;
     pub use plywood::plugin::log;
     pub use plywood::plugin::native_helper;
+    pub use plywood::plugin::secrets;
     pub use plywood::plugin::settings;
-    pub use plywood::plugin::types::{Diagnostic, Platform, PluginError, PluginInfo, Severity};
+    pub use plywood::plugin::types::{Diagnostic, KeyValue, Need, PluginError, PluginInfo, ReadError, Severity};
+
+    impl Credential {
+        /// A name and a password.
+        #[must_use]
+        pub fn basic(username: impl Into<String>, password: impl Into<String>) -> Self {
+            Self::Basic(Basic { username: username.into(), password: password.into() })
+        }
+    }
 }

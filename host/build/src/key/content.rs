@@ -30,7 +30,7 @@ impl Digests {
         how: &How,
         vertex: &Vertex,
     ) -> Result<Digest, Error> {
-        let failed = |reason: String| Error::Step { step: vertex.name.clone(), reason, span: vertex.span.clone() };
+        let failed = |reason: String| Error::Step { step: vertex.name.clone(), reason, span: vertex.span().cloned() };
         let planned = copy::plan(sources, how, &Tree::default()).map_err(failed)?;
         let wanted: Vec<oci::tree::Path> = planned
             .iter()

@@ -45,9 +45,9 @@ impl<'b> GraphBuilder<'b> {
         let total = plan.steps.len() + 1;
         let mut top = match &plan.base {
             Base::Scratch => None,
-            Base::Context(context) => Some(self.context(context, &name, total)),
+            Base::Context(context) => Some(self.context(context, index, &plan.platform, &name, total)),
             Base::Stage(below) => self.stage(*below).0,
-            Base::Image(image) => Some(self.image(image, Some((&name, total)))),
+            Base::Image(image) => Some(self.image(image, Some((index, &name, total)))),
         };
         let mut vertices = Vec::new();
         for (number, step) in plan.steps.iter().enumerate() {
@@ -64,11 +64,14 @@ impl<'b> GraphBuilder<'b> {
             };
             let vertex = Vertex {
                 name: format!("[{name} {}/{total}] {}", number + 2, step.text),
-                stage: name.clone(),
-                index: number,
+                stage_name: self.planner.file.stages[index].name.clone(),
+                stage_index: index,
+                index: number + usize::from(matches!(plan.base, Base::Context(_))),
+                platform: plan.platform.clone(),
+                instruction: Some(step.instruction.clone()),
+                hints: step.hints.clone(),
                 parent: top,
                 op,
-                span: Some(step.span.clone()),
                 base: plan.base_reference.clone(),
             };
             let id = self.graph.push(vertex);
@@ -80,7 +83,14 @@ impl<'b> GraphBuilder<'b> {
     }
 
     /// All files of a context, as the layer that a stage starts with.
-    fn context(&mut self, context: &str, stage: &str, total: usize) -> VertexId {
+    fn context(
+        &mut self,
+        context: &str,
+        index: usize,
+        platform: &oci::Platform,
+        stage: &str,
+        total: usize,
+    ) -> VertexId {
         let sources = vec![CopySource::Stage { origin: context.to_owned(), patterns: vec!["/".into()] }];
         let op = CopyOp {
             sources,
@@ -94,31 +104,37 @@ impl<'b> GraphBuilder<'b> {
         let origins = vec![Some(Origin::Context(Some(context.to_owned())))];
         self.graph.push(Vertex {
             name: format!("[{stage} 1/{total}] FROM {context}"),
-            stage: stage.to_owned(),
+            stage_name: self.planner.file.stages[index].name.clone(),
+            stage_index: index,
             index: 0,
+            platform: platform.clone(),
+            instruction: None,
+            hints: Vec::new(),
             parent: None,
             op: VertexOp::Copy(CopyStep { op, destination: "/".into(), origins }),
-            span: None,
             base: None,
         })
     }
 
-    fn image(&mut self, image: &BaseImage, stage: Option<(&str, usize)>) -> VertexId {
+    fn image(&mut self, image: &BaseImage, stage: Option<(usize, &str, usize)>) -> VertexId {
         let slot = (image.source.digest, image.source.name.clone());
         if let Some(known) = self.images.get(&slot) {
             return *known;
         }
         let name = match stage {
-            Some((stage, total)) => format!("[{stage} 1/{total}] FROM {}", image.source.name),
+            Some((_, stage, total)) => format!("[{stage} 1/{total}] FROM {}", image.source.name),
             None => format!("[from {}]", image.source.name),
         };
         let id = self.graph.push(Vertex {
             name,
-            stage: stage.map(|(stage, _)| stage.to_owned()).unwrap_or_default(),
+            stage_name: stage.and_then(|(index, _, _)| self.planner.file.stages[index].name.clone()),
+            stage_index: stage.map_or(0, |(index, _, _)| index),
             index: 0,
+            platform: image.source.platform.clone(),
+            instruction: None,
+            hints: Vec::new(),
             parent: None,
             op: VertexOp::Image(image.source.clone()),
-            span: None,
             base: None,
         });
         self.images.insert(slot, id);

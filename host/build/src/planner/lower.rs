@@ -7,7 +7,8 @@ use dockerfile::Line;
 use dockerfile::lint::{Finding, INVALID_BASE_PLATFORM};
 use futures_util::future::try_join_all;
 use oci::{ImageConfig, Platform};
-use plan::op::{ConfigChange, ConfigField, HistoryLine, Lowered, Op};
+use plan::key::Provenance;
+use plan::op::{ConfigChange, ConfigField, HistoryLine, Included, Lowered, Op};
 use plan::{Diagnostic, Severity, Span};
 use plugin::{Instructions, Lowering};
 
@@ -203,12 +204,13 @@ impl Lowerer<'_> {
             self.view.line = line;
             match self.ask().await? {
                 Lowering::Ops(lowered) => self.apply(lowered, &span).await,
-                Lowering::Source(name, text) => {
+                Lowering::Source(Included { name, text, escape, diagnostics }) => {
                     if depth >= DEEPEST_INCLUDE {
                         let message = format!("instructions are included more than {DEEPEST_INCLUDE} deep");
                         return Err(Error::at("IncludedTooDeep", message, &span));
                     }
-                    for line in dockerfile::parse_included(&name, &text, &self.planner.keywords)? {
+                    self.tell(diagnostics)?;
+                    for line in dockerfile::parse_included(&name, &text, escape, &self.planner.keywords)? {
                         self.included += 1;
                         if self.included > MOST_INCLUDED {
                             let message = format!("plugins include more than {MOST_INCLUDED} instructions");
@@ -239,12 +241,12 @@ impl Lowerer<'_> {
         Err(Error::at("Unhandled", message, &instruction.span))
     }
 
-    async fn apply(&mut self, lowered: Lowered, span: &Span) -> Result<(), Error> {
-        let errors = lowered.diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error);
-        if errors {
-            return Err(Error::Invalid(lowered.diagnostics));
+    /// What a plugin has to say: errors end the build, the rest is the linter's.
+    fn tell(&self, diagnostics: Vec<Diagnostic>) -> Result<(), Error> {
+        if diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error) {
+            return Err(Error::Invalid(diagnostics));
         }
-        for mut diagnostic in lowered.diagnostics {
+        for mut diagnostic in diagnostics {
             if self.in_trigger {
                 // What the base image says stands nowhere in this file.
                 let from = &self.planner.file.stages[self.view.stage].line.instruction.span;
@@ -252,9 +254,14 @@ impl Lowerer<'_> {
             }
             self.planner.linter.add(Finding { diagnostic, comments: &self.view.line.comments });
         }
+        Ok(())
+    }
+
+    async fn apply(&mut self, lowered: Lowered, span: &Span) -> Result<(), Error> {
+        self.tell(lowered.diagnostics)?;
         let before = self.steps.len();
         for op in lowered.ops {
-            self.op(op, span).await?;
+            self.op(op, span, &lowered.hints).await?;
         }
         // Each layer has a line of its own in the history, and a line that stands for a layer has one.
         let made: Vec<usize> = (before..self.steps.len()).collect();
@@ -284,7 +291,7 @@ impl Lowerer<'_> {
         Ok(())
     }
 
-    async fn op(&mut self, op: Op, span: &Span) -> Result<(), Error> {
+    async fn op(&mut self, op: Op, span: &Span, hints: &[(String, String)]) -> Result<(), Error> {
         let step = match op {
             Op::Config(change) => {
                 self.change(&change);
@@ -293,7 +300,7 @@ impl Lowerer<'_> {
             Op::DeclareArg(name, default) => {
                 let value = plan::op::Stage::argument(&self.view, &name, default.as_deref());
                 if let Some(value) = &value {
-                    self.view.variables.set(&name, value);
+                    self.view.variables.set_argument(&name, value);
                 }
                 self.declared.push(Declared::new(&self.view.line, &name, default.as_deref(), value.as_deref()));
                 self.view.arguments.push((name, value));
@@ -304,15 +311,19 @@ impl Lowerer<'_> {
             Op::Run(run) => self.run(run, span).await?,
         };
         // One line, however many the instruction has.
-        let source = &self.view.line.instruction.source;
-        let text = source.split_whitespace().collect::<Vec<_>>().join(" ");
-        self.steps.push(Step { op: step, text, span: span.clone() });
+        let instruction = &self.view.line.instruction;
+        let text = instruction.source.split_whitespace().collect::<Vec<_>>().join(" ");
+        let (keyword, source) = (instruction.keyword.clone(), instruction.source.clone());
+        let instruction = Provenance { keyword, source, span: span.clone() };
+        self.steps.push(Step { op: step, text, instruction, hints: hints.to_vec() });
         Ok(())
     }
 
     fn change(&mut self, change: &ConfigChange) {
-        if let ConfigChange::SetEnv(name, value) = change {
-            self.view.variables.set(name, value);
+        match change {
+            ConfigChange::SetEnv(name, value) => self.view.variables.set(name, value),
+            ConfigChange::UnsetEnv(name) => self.view.variables.unset(name),
+            _ => {}
         }
         let field = match change {
             ConfigChange::SetCmd(Some(_)) => Some(ConfigField::Cmd),

@@ -22,6 +22,7 @@ use dockerfile::File;
 use oci::config::History;
 use oci::{ImageConfig, Platform};
 use plan::graph::{CopyStep, Graph, ImageSource, RunStep, VertexId};
+use plan::key::Provenance;
 use plan::op::{CopySource, Expansion, HistoryLine, Keyword, MkdirOp};
 use plan::{Diagnostic, Span};
 use plugin::Instructions;
@@ -108,7 +109,8 @@ enum Base {
 struct Step {
     op: StepOp,
     text: String,
-    span: Span,
+    instruction: Provenance,
+    hints: Vec<(String, String)>,
 }
 
 #[derive(Debug)]
@@ -327,7 +329,7 @@ impl Planner {
     /// The sources of the copy that the instruction at a place of a planned stage makes.
     pub(crate) fn sources_at(&self, stage: usize, span: &Span) -> Option<Vec<CopySource>> {
         let plan = self.stages[stage].get()?;
-        plan.steps.iter().find(|step| step.span == *span).and_then(|step| match &step.op {
+        plan.steps.iter().find(|step| step.instruction.span == *span).and_then(|step| match &step.op {
             StepOp::Copy(copy, _) => Some(copy.op.sources.clone()),
             StepOp::Run(..) | StepOp::Mkdir(_) => None,
         })

@@ -124,7 +124,7 @@ impl Planner {
                     MountKind::Ssh { id, required, .. } => (&mut ssh, id, *required),
                     _ => continue,
                 };
-                note(needs, name, required, &step.span);
+                note(needs, name, required, &step.instruction.span);
             }
         }
         Outline {

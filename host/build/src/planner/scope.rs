@@ -1,5 +1,7 @@
 //! Variables: those of the whole file, and those of a stage.
 
+use std::collections::BTreeSet;
+
 use dockerfile::expand::{self, Options};
 use oci::Platform;
 use plan::op::{ExpandError, Expanded, Expansion};
@@ -20,22 +22,41 @@ pub(crate) const PROXIES: [&str; 10] = [
 
 /// Names with values, in the order of their first setting.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Variables(Vec<(String, String)>);
+pub(crate) struct Variables {
+    pairs: Vec<(String, String)>,
+    /// Whose value is an argument's.
+    arguments: BTreeSet<String>,
+}
 
 impl Variables {
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+        self.pairs.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
     pub(crate) fn set(&mut self, name: &str, value: &str) {
-        match self.0.iter_mut().find(|(known, _)| known == name) {
+        self.arguments.remove(name);
+        match self.pairs.iter_mut().find(|(known, _)| known == name) {
             Some((_, old)) => value.clone_into(old),
-            None => self.0.push((name.to_owned(), value.to_owned())),
+            None => self.pairs.push((name.to_owned(), value.to_owned())),
         }
     }
 
+    pub(crate) fn set_argument(&mut self, name: &str, value: &str) {
+        self.set(name, value);
+        self.arguments.insert(name.to_owned());
+    }
+
+    pub(crate) fn unset(&mut self, name: &str) {
+        self.arguments.remove(name);
+        self.pairs.retain(|(known, _)| known != name);
+    }
+
     pub(crate) fn as_pairs(&self) -> &[(String, String)] {
-        &self.0
+        &self.pairs
+    }
+
+    pub(crate) fn arguments(&self) -> &BTreeSet<String> {
+        &self.arguments
     }
 
     pub(crate) fn expand(&self, text: &str, escape: char, how: Expansion) -> Result<Expanded, ExpandError> {

@@ -76,6 +76,11 @@ impl Lowerer<'_> {
     }
 
     pub(super) async fn run(&mut self, mut op: RunOp, span: &Span) -> Result<StepOp, Error> {
+        if let Some((device, _)) = op.devices.first() {
+            let message = format!("device {device}: devices of the machine are not supported");
+            let help = "what a command can see of /dev is what containers see: null, zero, full, random, urandom, tty";
+            return Err(Diagnostic::error("NotSupported", message, Some(span.clone())).with_help(help).into());
+        }
         if op.network == Network::Host {
             self.require(Entitlement::NetworkHost, span)?;
         }
@@ -104,6 +109,7 @@ impl Lowerer<'_> {
         }
         let step = RunStep {
             env: env.as_pairs().to_vec(),
+            arguments: env.arguments().clone(),
             proxies: self.planner.proxies.clone(),
             hosts: self.planner.commands.surroundings.hosts.clone(),
             user: op.user.clone().unwrap_or_else(|| config.user.clone()),
@@ -112,7 +118,6 @@ impl Lowerer<'_> {
                 path => path.clone(),
             },
             mount_origins: Vec::new(),
-            platform: self.view.platform.clone(),
             op,
         };
         Ok(StepOp::Run(step, refs))

@@ -44,11 +44,11 @@ impl Solver {
         below: &[DiffId],
     ) -> Result<DiffId, Error> {
         let host = oci::Platform::host();
-        if host.rank(&step.platform).is_none() && !executor::emulation::runs(&step.platform.architecture) {
+        if host.rank(&vertex.platform).is_none() && !executor::emulation::runs(&vertex.platform.architecture) {
             let reason = format!(
                 "a command for {} cannot run on {host}: this machine has no emulator for it that images can use; \
                  Debian's package qemu-user-static registers one (with binfmt_misc's flag F)",
-                step.platform
+                vertex.platform
             );
             return Err(Self::failed(vertex, reason));
         }
@@ -137,7 +137,7 @@ impl Solver {
             step: vertex.name.clone(),
             command: format!("process \"{}\"", step.op.argv.join(" ")),
             exit,
-            span: vertex.span.clone(),
+            span: vertex.span().cloned(),
             output: tail.lock().unwrap_or_else(PoisonError::into_inner).lines(),
         })
     }
@@ -164,7 +164,7 @@ impl Solver {
             env.retain(|(known, _)| known != name);
             env.push((name.clone(), String::from_utf8_lossy(value).into_owned()));
         }
-        if let Some(target) = target.filter(|_| secret.as_file) {
+        if let Some(target) = target {
             let kind = Kind::File { content: value.clone(), uid: secret.uid, gid: secret.gid, mode: secret.mode };
             mounts.push(Mount { target: target.to_owned(), kind });
         }

@@ -1,7 +1,7 @@
 //! A password out of the environment, where the user has granted that.
 
 use plywood_sdk::credential::{
-    self, CapabilityNeeds, Credential, CredentialRequest, Grant, Guest, PluginError, PluginInfo, grants,
+    self, Credential, CredentialRequest, Grant, Guest, Need, PluginError, PluginInfo, environment,
 };
 
 const VARIABLE: &str = "PLYWOOD_TEST_TOKEN";
@@ -15,11 +15,8 @@ impl Guest for AsksEnv {
             version: env!("CARGO_PKG_VERSION").into(),
             description: "The password is in $PLYWOOD_TEST_TOKEN".into(),
             homepage: None,
+            needs: vec![Need { kind: "env".into(), name: VARIABLE.into(), reason: "it is the password".into() }],
         }
-    }
-
-    fn needs() -> CapabilityNeeds {
-        CapabilityNeeds { hosts: Vec::new(), env: vec![VARIABLE.into()], secrets: Vec::new(), files: Vec::new() }
     }
 
     fn registries() -> Vec<String> {
@@ -27,10 +24,8 @@ impl Guest for AsksEnv {
     }
 
     fn get(_: CredentialRequest) -> Result<Grant, PluginError> {
-        let credential = match grants::env(VARIABLE) {
-            Some(password) => Credential::Basic(("token".into(), password)),
-            None => Credential::Anonymous,
-        };
+        let password = environment::get(VARIABLE).ok_or(PluginError::Unsupported)?;
+        let credential = Credential::basic("token", password);
         Ok(Grant { credential, valid_for_seconds: None, repositories: None })
     }
 }

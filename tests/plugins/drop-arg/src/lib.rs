@@ -2,7 +2,7 @@
 
 use plywood_sdk::cache_policy::{self, Decision, Guest, KeyEdit, PluginError, PluginInfo, Step, Verdict};
 
-const UNIMPORTANT: &str = "env:SHA";
+const UNIMPORTANT: &str = "SHA";
 
 struct DropArg;
 
@@ -13,19 +13,17 @@ impl Guest for DropArg {
             version: env!("CARGO_PKG_VERSION").into(),
             description: "A step is reused although SHA has changed".into(),
             homepage: None,
+            needs: Vec::new(),
         }
     }
 
     fn decide(step: Step) -> Result<Verdict, PluginError> {
-        let names = step.components.into_iter().map(|component| component.name);
-        let edit = KeyEdit {
-            drop: names.filter(|name| name == UNIMPORTANT).collect(),
-            add: Vec::new(),
-            max_age: None,
-            read_scopes: Vec::new(),
-            write_scope: Some(String::new()),
-        };
-        Ok(Verdict { decision: Decision::Keyed(edit), reason: None, diagnostics: Vec::new() })
+        let dropped = step
+            .components
+            .into_iter()
+            .filter(|component| component.kind == "arg" && component.subject.as_deref() == Some(UNIMPORTANT));
+        let edit = KeyEdit { drop: dropped.map(|component| component.name).collect(), ..KeyEdit::default() };
+        Ok(Decision::Keyed(edit).into())
     }
 }
 

@@ -1,8 +1,8 @@
 //! Takes over ENV, and makes labels of what it says.
 
 use plywood_sdk::instruction::{
-    self, Arguments, ConfigChange, Diagnostic, Guest, History, Instruction, KeyValue, KeywordSpec, Lowered, Lowering,
-    Op, PluginError, PluginInfo, Severity, Span, Stage,
+    self, Arguments, ConfigChange, Diagnostic, Guest, Instruction, KeyValue, KeywordSpec, Lowered, Lowering, Op,
+    PluginError, PluginInfo, Span, Stage,
 };
 
 struct EnvToLabel;
@@ -14,6 +14,7 @@ impl Guest for EnvToLabel {
             version: env!("CARGO_PKG_VERSION").into(),
             description: "ENV sets labels".into(),
             homepage: None,
+            needs: Vec::new(),
         }
     }
 
@@ -41,23 +42,13 @@ impl Guest for EnvToLabel {
             }
             None => Err(error(format!("{word} is not NAME=VALUE"))),
         };
-        let history = History { created_by: format!("LABEL {}", words.join(" ")), empty_layer: true, comment: None };
         let ops = words.iter().map(label).collect::<Result<_, _>>()?;
-        Ok(Lowering::Ops(Lowered { ops, history: Some(history), diagnostics: Vec::new() }))
+        Ok(Lowering::Ops(Lowered::new(ops, format!("LABEL {}", words.join(" ")))))
     }
 }
 
 fn invalid(message: String, span: &Span) -> PluginError {
-    PluginError::Invalid(vec![Diagnostic {
-        severity: Severity::Error,
-        code: "NoPair".into(),
-        message,
-        span: Some(span.clone()),
-        help: None,
-        description: None,
-        url: None,
-        fixes: Vec::new(),
-    }])
+    PluginError::Invalid(vec![Diagnostic::error("NoPair", message, span)])
 }
 
 instruction::export!(EnvToLabel with_types_in instruction);

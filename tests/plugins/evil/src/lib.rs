@@ -3,8 +3,8 @@
 use std::hint::black_box;
 
 use plywood_sdk::instruction::{
-    self, Arguments, ConfigChange, Guest, History, Included, Instruction, KeyValue, KeywordSpec, Lowered, Lowering,
-    MkdirOp, Mount, MountKind, NetworkMode, Op, PluginError, PluginInfo, RunOp, SecurityMode, Stage,
+    self, Arguments, ConfigChange, Guest, Included, Instruction, KeyValue, KeywordSpec, Lowered, Lowering, MkdirOp,
+    Mount, MountKind, Op, PluginError, PluginInfo, RunOp, Stage,
 };
 
 struct Evil;
@@ -16,6 +16,7 @@ impl Guest for Evil {
             version: env!("CARGO_PKG_VERSION").into(),
             description: "Breaks on demand".into(),
             homepage: None,
+            needs: Vec::new(),
         }
     }
 
@@ -63,12 +64,11 @@ impl Guest for Evil {
 const HUGE: usize = 56 << 20;
 
 fn lowering(ops: Vec<Op>, created_by: String) -> Lowering {
-    let history = History { created_by, empty_layer: true, comment: None };
-    Lowering::Ops(Lowered { ops, history: Some(history), diagnostics: Vec::new() })
+    Lowering::Ops(Lowered::new(ops, created_by))
 }
 
 fn include(text: &str) -> Included {
-    Included { name: "more".into(), text: text.into() }
+    Included { name: "more".into(), text: text.into(), escape: '\\', diagnostics: Vec::new() }
 }
 
 fn mkdir(path: &str) -> Op {
@@ -85,16 +85,7 @@ fn label(value: &str) -> Op {
 
 fn run(command: &str, target: Option<&str>) -> Op {
     let mount = |target: &str| Mount { target: Some(target.into()), kind: MountKind::Tmpfs(None) };
-    Op::Run(RunOp {
-        argv: vec![command.into()],
-        stdin: None,
-        extra_env: Vec::new(),
-        mounts: target.map(mount).into_iter().collect(),
-        network: NetworkMode::Default,
-        security: SecurityMode::Sandbox,
-        user: None,
-        working_dir: None,
-    })
+    Op::Run(RunOp { mounts: target.map(mount).into_iter().collect(), ..RunOp::new(vec![command.into()]) })
 }
 
 fn eat() -> ! {

@@ -1,8 +1,6 @@
 //! The same user and password for every registry.
 
-use plywood_sdk::credential::{
-    self, CapabilityNeeds, Credential, CredentialRequest, Grant, Guest, PluginError, PluginInfo,
-};
+use plywood_sdk::credential::{self, Credential, CredentialRequest, Grant, Guest, PluginError, PluginInfo};
 
 struct FixedPassword;
 
@@ -13,11 +11,8 @@ impl Guest for FixedPassword {
             version: env!("CARGO_PKG_VERSION").into(),
             description: "One password for every registry".into(),
             homepage: None,
+            needs: Vec::new(),
         }
-    }
-
-    fn needs() -> CapabilityNeeds {
-        CapabilityNeeds { hosts: Vec::new(), env: Vec::new(), secrets: Vec::new(), files: Vec::new() }
     }
 
     fn registries() -> Vec<String> {
@@ -25,7 +20,7 @@ impl Guest for FixedPassword {
     }
 
     fn get(_: CredentialRequest) -> Result<Grant, PluginError> {
-        let credential = Credential::Basic(("swapped".into(), "secret-of-the-plugin".into()));
+        let credential = Credential::basic("swapped", "secret-of-the-plugin");
         Ok(Grant { credential, valid_for_seconds: None, repositories: None })
     }
 }

@@ -1,6 +1,6 @@
 //! A cache policy for which the second step of each stage runs always.
 
-use plywood_sdk::cache_policy::{self, Decision, Guest, KeyEdit, PluginError, PluginInfo, Step, Verdict};
+use plywood_sdk::cache_policy::{self, Decision, Guest, PluginError, PluginInfo, Step, Verdict};
 
 struct NeverSecond;
 
@@ -11,25 +11,16 @@ impl Guest for NeverSecond {
             version: env!("CARGO_PKG_VERSION").into(),
             description: "The second step of each stage runs always".into(),
             homepage: None,
+            needs: Vec::new(),
         }
     }
 
     fn decide(step: Step) -> Result<Verdict, PluginError> {
         let (decision, reason) = match step.index {
             1 => (Decision::Never, Some("step two is special".into())),
-            _ => (Decision::Keyed(unedited()), None),
+            _ => (Decision::Standard, None),
         };
         Ok(Verdict { decision, reason, diagnostics: Vec::new() })
-    }
-}
-
-fn unedited() -> KeyEdit {
-    KeyEdit {
-        drop: Vec::new(),
-        add: Vec::new(),
-        max_age: None,
-        read_scopes: Vec::new(),
-        write_scope: Some(String::new()),
     }
 }
 
