@@ -1,6 +1,7 @@
 //! Dockerfiles with what must come of them: one text file a case, under `tests/cases/`.
 //!
 //! A case is sections that start with `--- name`: `Dockerfile`, `context/PATH [mode]` for each file of the context,
+//! `tar/PATH` for an archive in the context, whose lines are what `expect` says of files, folders and links,
 //! `named/NAME/PATH` for files of a named context, `flags` for further words of the command line, and `expect`, whose
 //! lines are: `file PATH MODE UID:GID CONTENT`, `dir PATH MODE UID:GID`, `link PATH TARGET`, `absent PATH`,
 //! `config KEY JSON`, `history TEXT`, `layers N`, `error PHRASE`. A base named `busybox` is there.
@@ -75,6 +76,35 @@ fn sections(text: &str) -> Vec<(String, String)> {
     sections
 }
 
+/// A tar of what the lines say.
+fn archive(lines: &str) -> Vec<u8> {
+    let mut archive = tar::Builder::new(Vec::new());
+    for line in lines.lines() {
+        let mut fields = line.splitn(5, ' ');
+        let mut next = || fields.next().unwrap_or_default();
+        let (word, path) = (next(), next());
+        let mut header = tar::Header::new_gnu();
+        header.set_mtime(1_000_000_000);
+        header.set_size(0);
+        if word == "link" {
+            header.set_entry_type(tar::EntryType::Symlink);
+            header.set_mode(0o644);
+            archive.append_link(&mut header, path, next()).expect("an entry");
+            continue;
+        }
+        header.set_mode(u32::from_str_radix(next(), 8).expect("a mode in octal digits"));
+        let (uid, gid) = next().split_once(':').expect("an owner");
+        header.set_uid(uid.parse().expect("a number"));
+        header.set_gid(gid.parse().expect("a number"));
+        let content = next().as_bytes();
+        let is_dir = word == "dir";
+        header.set_entry_type(if is_dir { tar::EntryType::Directory } else { tar::EntryType::Regular });
+        header.set_size(content.len() as u64);
+        archive.append_data(&mut header, path, content).expect("an entry");
+    }
+    archive.into_inner().expect("a tar")
+}
+
 fn build(folder: &Path, sections: &[(String, String)]) -> Output {
     let context = folder.join("context");
     fs::create_dir_all(&context).expect("a folder");
@@ -91,6 +121,8 @@ fn build(folder: &Path, sections: &[(String, String)]) -> Output {
             fs::write(&place, body).expect("a file");
             let mode = u32::from_str_radix(mode, 8).expect("a mode in octal digits");
             fs::set_permissions(&place, fs::Permissions::from_mode(mode)).expect("permissions");
+        } else if let Some(path) = path.strip_prefix("tar/") {
+            fs::write(context.join(path), archive(body)).expect("a file");
         } else if path == "flags" {
             flags.extend(
                 body.lines()

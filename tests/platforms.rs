@@ -118,3 +118,24 @@ fn what_nothing_can_run_is_told() {
     assert!(all(&failed).contains("a command for linux/pdp11 cannot run on"), "{}", all(&failed));
     assert!(all(&failed).contains("Dockerfile:3"), "{}", all(&failed));
 }
+
+#[test]
+fn an_image_is_for_what_was_asked_for() {
+    let place = Place::new();
+    let base = place.busybox_base();
+    let architecture = |dockerfile: &str, words: &[&str]| {
+        place.write("d/Dockerfile", dockerfile);
+        let mut build = place.plywood();
+        build.args(["build", "-q", "-t", "it:1", "--build-context", &base]).args(words);
+        run(build.arg(place.join("d")));
+        let told: Value = serde_json::from_str(&run(place.plywood().args(["inspect", "it:1"]))).unwrap();
+        told["config"]["architecture"].as_str().unwrap().to_owned()
+    };
+    let foreign = ["--platform", "linux/arm64"];
+    // Whatever the last stage stands on, and though it is made here.
+    assert_eq!(architecture("FROM --platform=$BUILDPLATFORM base\nLABEL a=b\n", &foreign), "arm64");
+    assert_eq!(architecture("FROM --platform=$BUILDPLATFORM scratch\nLABEL a=b\n", &foreign), "arm64");
+    // Nothing is for all.
+    let own = architecture("FROM scratch\nLABEL a=b\n", &[]);
+    assert_eq!(architecture("FROM --platform=linux/s390x scratch\nLABEL a=b\n", &[]), own);
+}

@@ -159,6 +159,14 @@ pub fn empty_context() -> Result<Context, Error> {
     Ok(context::archive::empty()?)
 }
 
+/// Text that people have written; in its comments anything goes.
+///
+/// # Errors
+/// With the number of a line that is not UTF-8, from 1.
+pub fn text(bytes: Vec<u8>) -> Result<String, usize> {
+    context::file::text(bytes)
+}
+
 /// Reads a file that whoever wrote the project has chosen: a regular one of at most `limit` bytes, in the folder
 /// `within` if there is one; none where nothing is.
 ///

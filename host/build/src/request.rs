@@ -22,7 +22,7 @@ pub struct BuildRequest {
     pub file_name: String,
     /// Its text.
     pub file: String,
-    /// A stage's name or number; none: the last.
+    /// A stage's name; none: the last.
     pub target: Option<String>,
     /// What the image shall run on; none: this machine's. Several make an index.
     pub platforms: Vec<Platform>,

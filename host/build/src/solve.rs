@@ -373,8 +373,7 @@ impl Solver {
     ) -> Result<DiffId, Error> {
         let base = self.tree(below).await?;
         let owner = match &op.owner {
-            // A user that the image does not have yet does not keep the directory from being made.
-            Some(spec) => self.owner(vertex, spec, &base).await.unwrap_or((0, 0)),
+            Some(spec) => self.owner(vertex, spec, &base).await?,
             None => (0, 0),
         };
         let planned = op::mkdir::plan(op, owner, &base, self.directory_time());
@@ -408,7 +407,12 @@ impl Solver {
             passwd = files::text(self, vertex, base, b"etc/passwd").await?;
             group = files::text(self, vertex, base, b"etc/group").await?;
         }
-        op::owner::resolve(spec, &passwd, &group).map_err(|reason| Self::failed(vertex, reason))
+        let (owner, missing) = op::owner::resolve(spec, &passwd, &group);
+        for what in missing {
+            let diagnostic = plan::Diagnostic::warning("UnknownOwner", what, vertex.span().cloned());
+            (self.tools.events)(Event::Diagnostic(diagnostic));
+        }
+        Ok(owner)
     }
 
     /// Writes a planned layer, its bytes from wherever they are.

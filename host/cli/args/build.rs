@@ -15,7 +15,7 @@ pub(crate) struct Input {
     /// The Dockerfile, or - for standard input [default: CONTEXT/Dockerfile]
     #[arg(short, long, value_name = "FILE")]
     pub(crate) file: Option<String>,
-    /// The stage to build, by name or number [default: the last]
+    /// The stage to build, by name [default: the last]
     #[arg(long, value_name = "STAGE")]
     pub(crate) target: Option<String>,
     /// What the image shall run on; several make an index [default: this machine's platform]

@@ -13,12 +13,22 @@ use crate::session::Session;
 use crate::surroundings::Process;
 
 /// What is the host's own: stages, and what stands in comments.
-const FROM: [(&str, &str, &str); 5] = [
-    ("FROM", "", "Starts a stage on an image, a stage above, a named context, or scratch: FROM BASE [AS NAME]"),
-    ("", "--platform=", "what the stage is for: os/arch[/variant], as in $BUILDPLATFORM"),
-    ("# syntax=", "", "Who gives the file its meaning: docker/dockerfile is built in, others are pinned plugins"),
-    ("# escape=", "", "The character that escapes and continues lines: \\ or `"),
-    ("# check=", "", "Which findings count: skip=RULE,...;error=true;experimental=RULE; also above an instruction"),
+const FROM: [(&str, &str, &str, &str); 5] = [
+    (
+        "FROM",
+        "",
+        "Starts a stage on an image, a stage above, a named context, or scratch: FROM BASE [AS NAME]",
+        "no Windows containers",
+    ),
+    ("", "--platform=", "what the stage is for: os/arch[/variant], as in $BUILDPLATFORM", ""),
+    (
+        "# syntax=",
+        "",
+        "Who gives the file its meaning: docker/dockerfile is built in, others are pinned plugins",
+        "no image is ever pulled for it",
+    ),
+    ("# escape=", "", "The character that escapes and continues lines: \\ or `", ""),
+    ("# check=", "", "Which findings count: skip=RULE,...;error=true;experimental=RULE; also above an instruction", ""),
 ];
 
 pub(crate) async fn run(global: &Global, args: &HelpArgs) -> Result<()> {
@@ -62,7 +72,7 @@ fn language(keywords: &[Keyword]) -> String {
         let doc = doc.replace('|', "\\|");
         let _ = writeln!(text, "| {} | {} | {doc} | {deviation} |", code(instruction), code(flag));
     };
-    FROM.iter().for_each(|(instruction, flag, doc)| row(instruction, flag, doc, ""));
+    FROM.iter().for_each(|(instruction, flag, doc, deviation)| row(instruction, flag, doc, deviation));
     let mut sorted: Vec<&Keyword> = keywords.iter().collect();
     sorted.sort_by(|a, b| a.keyword.cmp(&b.keyword));
     for keyword in sorted {

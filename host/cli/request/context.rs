@@ -124,7 +124,7 @@ fn build_file(folder: &Path, file: &Path) -> Result<String> {
     let is_inside = |rest: &Path| rest.components().all(|part| part != std::path::Component::ParentDir);
     if file.strip_prefix(folder).is_ok_and(is_inside) {
         let bytes = build::read_file(file, Some(folder), LARGEST)?;
-        return Ok(String::from_utf8(bytes.context("it is not there")?)?);
+        return text(bytes.context("it is not there")?);
     }
     read(&mut std::fs::File::open(file)?, "it")
 }
@@ -174,5 +174,9 @@ fn read(source: &mut impl Read, what: &str) -> Result<String> {
     if bytes.len() as u64 > LARGEST {
         bail!("{what} is longer than {LARGEST} bytes");
     }
-    String::from_utf8(bytes).with_context(|| what.to_owned())
+    text(bytes).with_context(|| what.to_owned())
+}
+
+fn text(bytes: Vec<u8>) -> Result<String> {
+    build::text(bytes).map_err(|line| anyhow::anyhow!("line {line} is not UTF-8, as all but comments must be"))
 }

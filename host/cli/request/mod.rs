@@ -101,7 +101,12 @@ pub(crate) async fn build(args: &BuildArgs, roots: &[PathBuf]) -> Result<BuildRe
         LayerCompression::Zstd => Compression::Zstd,
         LayerCompression::None => Compression::None,
     };
-    request.labels = args.label.iter().map(|text| pair("--label", text)).collect::<Result<_>>()?;
+    // A name alone has an empty value, as in docker.
+    let label = |text: &String| {
+        let (name, value) = text.split_once('=').unwrap_or((text, ""));
+        (name.to_owned(), value.to_owned())
+    };
+    request.labels = args.label.iter().map(label).collect();
     request.annotations = args.annotation.iter().map(|text| pair("--annotation", text)).collect::<Result<_>>()?;
     request.tags = args.tag.iter().map(|text| text.parse::<Reference>()).collect::<Result<_, _>>()?;
     if let Some(pinned) = request.tags.iter().find(|tag| tag.digest().is_some()) {

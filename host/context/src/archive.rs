@@ -1,6 +1,7 @@
 //! A tar as a context, or as a source that ADD unpacks: its entries become a tree, its files lie side by side in a
 //! folder under numbers, so that no name of the archive ever is a path on disk.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read};
 use std::ops::ControlFlow;
@@ -76,7 +77,7 @@ pub fn is_archive(head: &[u8]) -> bool {
 /// When its folder cannot be made.
 pub fn empty() -> Result<Context, Error> {
     let folder = tempfile::Builder::new().prefix("plywood-context-").tempdir().map_err(Error::Archive)?;
-    Ok(Context { tree: Tree::default(), folder: folder.path().to_owned(), made: None, _unpacked: Some(folder) })
+    Ok(Context { folder: folder.path().to_owned(), _unpacked: Some(folder), ..Context::default() })
 }
 
 /// Reads an archive as a context.
@@ -86,14 +87,13 @@ pub fn empty() -> Result<Context, Error> {
 pub fn read(source: impl Read + Send, keep_owners: bool) -> Result<Context, Error> {
     let folder = tempfile::Builder::new().prefix("plywood-context-").tempdir().map_err(Error::Archive)?;
     let mut tree = Tree::default();
+    let mut implied = BTreeSet::new();
     let mut number = 0u64;
     oci::tar::each(decompress(source).map_err(Error::Archive)?, Error::Archive, |found| {
         let Found { entry: bytes, path: raw, link, records } = found;
         let shown = || String::from_utf8_lossy(&raw[..raw.len().min(LONGEST_NAME)]).into_owned();
         let outside = || Error::Outside(shown());
-        if raw.split(|byte| *byte == b'/').any(|part| part == b"..") {
-            return Err(outside());
-        }
+        let raw = inside(&raw).ok_or_else(outside)?;
         let is_name = |name: &[u8]| name.len() <= LONGEST_NAME && !name.contains(&0);
         if raw.len() > LONGEST_PATH || !raw.split(|byte| *byte == b'/').all(is_name) {
             return Err(Error::NoName(shown()));
@@ -126,7 +126,10 @@ pub fn read(source: impl Read + Send, keep_owners: bool) -> Result<Context, Erro
             tar::EntryType::Symlink if link.is_empty() || link.len() > LONGEST_PATH || link.contains(&0) => {
                 return Err(Error::NoName(shown()));
             }
-            tar::EntryType::Symlink => Kind::Symlink(link),
+            tar::EntryType::Symlink => {
+                entry.mode = 0o777;
+                Kind::Symlink(link)
+            }
             tar::EntryType::Link => {
                 let target = tree.resolve_parent(&link).map_err(|_| outside())?;
                 match tree.get(&target) {
@@ -157,20 +160,37 @@ pub fn read(source: impl Read + Send, keep_owners: bool) -> Result<Context, Erro
             _ => return Ok(ControlFlow::Continue(())),
         };
         if !path.is_empty() {
-            fill_parents(&mut tree, tree::parent(&path));
+            fill_parents(&mut tree, &mut implied, tree::parent(&path));
+            implied.remove(&path);
             tree.insert(path, entry);
         }
         Ok(ControlFlow::Continue(()))
     })?;
     let files = tree.iter().filter(|(_, entry)| matches!(entry.kind, Kind::File(_)));
     let made = files.map(|(_, entry)| entry.mtime.seconds).max();
-    Ok(Context { tree, folder: folder.path().to_owned(), made, _unpacked: Some(folder) })
+    Ok(Context { tree, folder: folder.path().to_owned(), made, implied, _unpacked: Some(folder) })
+}
+
+/// A name without the parts that lead nowhere; none where it leads out.
+fn inside(name: &[u8]) -> Option<tree::Path> {
+    let mut parts: Vec<&[u8]> = Vec::new();
+    for part in name.split(|byte| *byte == b'/') {
+        match part {
+            b"" | b"." => {}
+            b".." => {
+                parts.pop()?;
+            }
+            part => parts.push(part),
+        }
+    }
+    Some(parts.join(&b'/'))
 }
 
 /// Folders that the archive does not mention.
-fn fill_parents(tree: &mut Tree, path: &[u8]) {
+fn fill_parents(tree: &mut Tree, implied: &mut BTreeSet<tree::Path>, path: &[u8]) {
     if !path.is_empty() && !tree.is_dir(path) {
-        fill_parents(tree, tree::parent(path));
+        fill_parents(tree, implied, tree::parent(path));
+        implied.insert(path.to_vec());
         tree.insert(path.to_vec(), Entry::dir(0o755, Time::default()));
     }
 }

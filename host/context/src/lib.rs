@@ -11,15 +11,16 @@ mod local;
 pub mod pattern;
 pub mod web;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use oci::tree::Tree;
+use oci::tree::{self, Tree};
 
 pub use error::Error;
 pub use local::local;
 
 /// A build context.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Context {
     /// What is in it. Owners are root's; a file's inode is its path beneath `folder`.
     pub tree: Tree,
@@ -27,6 +28,8 @@ pub struct Context {
     pub folder: PathBuf,
     /// When it was made, in seconds since 1970: a commit's time, what a server says, the newest file of an archive.
     pub made: Option<i64>,
+    /// Folders that an archive holds something in and does not mention.
+    pub implied: BTreeSet<tree::Path>,
     /// Deletes `folder` when the context came as an archive.
     _unpacked: Option<tempfile::TempDir>,
 }

@@ -14,14 +14,14 @@ use crate::pattern::{Matched, Matcher};
 
 /// Walks `folder`, leaving out what `ignore` matches.
 ///
-/// Sockets are left out: nothing can copy them.
+/// A socket is an empty file, as it is to BuildKit.
 ///
 /// # Errors
 /// When something in it cannot be looked at.
 pub fn local(folder: &Path, ignore: &Matcher) -> Result<Context, Error> {
     let mut walk = Walk { folder, ignore, links: BTreeMap::new(), tree: Tree::default() };
     walk.directory(&[], &Matched::default(), &mut Vec::new())?;
-    Ok(Context { tree: walk.tree, folder: folder.to_owned(), made: None, _unpacked: None })
+    Ok(Context { tree: walk.tree, folder: folder.to_owned(), ..Context::default() })
 }
 
 struct Walk<'w> {
@@ -51,9 +51,7 @@ impl Walk<'_> {
             }
             let path = found.path();
             let meta = fs::symlink_metadata(&path).map_err(|source| Error::Io { path: path.clone(), source })?;
-            let Some(entry) = self.entry(&child, &path, &meta)? else {
-                continue;
-            };
+            let entry = self.entry(&child, &path, &meta)?;
             if left_out {
                 pending.push((child.clone(), entry));
                 self.directory(&child, &child_matched, pending)?;
@@ -71,7 +69,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn entry(&mut self, child: &[u8], path: &Path, meta: &fs::Metadata) -> Result<Option<Entry>, Error> {
+    fn entry(&mut self, child: &[u8], path: &Path, meta: &fs::Metadata) -> Result<Entry, Error> {
         let failed = |source| Error::Io { path: path.to_owned(), source };
         let kind = meta.file_type();
         let device = || (sys::rustix::fs::major(meta.rdev()), sys::rustix::fs::minor(meta.rdev()));
@@ -85,23 +83,22 @@ impl Walk<'_> {
             Kind::Char(device().0, device().1)
         } else if kind.is_block_device() {
             Kind::Block(device().0, device().1)
-        } else if kind.is_socket() {
-            return Ok(None);
         } else {
             let mut first = child.to_vec();
             if meta.nlink() > 1 {
                 first = self.links.entry((meta.dev(), meta.ino())).or_insert(first).clone();
             }
-            Kind::File(File { size: meta.size(), digest: None, inode: Inode { layer: None, path: first } })
+            let size = if kind.is_socket() { 0 } else { meta.size() };
+            Kind::File(File { size, digest: None, inode: Inode { layer: None, path: first } })
         };
         let xattrs = sys::xattr::list(path).map_err(failed)?;
-        Ok(Some(Entry {
+        Ok(Entry {
             kind,
             mode: meta.mode() & 0o7777,
             uid: 0,
             gid: 0,
             mtime: Time { seconds: meta.mtime(), nanoseconds: u32::try_from(meta.mtime_nsec()).unwrap_or(0) },
             xattrs: xattrs.into_iter().filter(|(name, _)| name == "security.capability").collect(),
-        }))
+        })
     }
 }

@@ -63,6 +63,10 @@ impl Pattern {
         let shown = &text[..text.len().min(200)];
         let error = |reason| Error::Pattern { pattern: String::from_utf8_lossy(shown).into_owned(), reason };
         let text = characters(text);
+        if crossing && let Some(rest) = suffix(&text) {
+            let rest = rest.iter().map(|character| Token::Just(*character));
+            return Ok(Self(std::iter::once(Token::Everything).chain(rest).collect()));
+        }
         let is = |at: usize, wanted: char| text.get(at) == Some(&u32::from(wanted));
         let mut tokens = Vec::new();
         let mut at = 0;
@@ -131,6 +135,15 @@ impl Pattern {
     }
 }
 
+/// What `**` at the front stands before, where that is text alone: moby's `patternmatcher` takes such a pattern for the
+/// end of paths, so that `**.pyc` means every such file. Before a slash it is as elsewhere.
+fn suffix(text: &[Character]) -> Option<&[Character]> {
+    let star = u32::from('*');
+    let rest = text.strip_prefix(&[star, star])?;
+    let special = |character: &Character| char::from_u32(*character).is_some_and(|c| "*?[]\\".contains(c));
+    (rest.first().is_some_and(|first| *first != SLASH) && !rest.iter().any(special)).then_some(rest)
+}
+
 fn one(token: &Token, character: Character) -> bool {
     match token {
         Token::Just(wanted) => *wanted == character,
@@ -192,6 +205,30 @@ pub fn has_wildcard(text: &[u8]) -> bool {
     false
 }
 
+/// A path as Go's `filepath.Clean` has it: what leads upwards or starts at the root stays, and so matches nothing that
+/// is in a context.
+#[must_use]
+pub(crate) fn clean(path: &[u8]) -> Vec<u8> {
+    let rooted = path.starts_with(b"/");
+    let mut parts: Vec<&[u8]> = Vec::new();
+    for part in path.split(|byte| *byte == b'/') {
+        match part {
+            b"" | b"." => {}
+            b".." if parts.last().is_some_and(|last| *last != b"..") => {
+                parts.pop();
+            }
+            b".." if rooted => {}
+            part => parts.push(part),
+        }
+    }
+    let joined = parts.join(&b'/');
+    match (rooted, joined.is_empty()) {
+        (true, _) => [b"/", &joined[..]].concat(),
+        (false, true) => b".".to_vec(),
+        (false, false) => joined,
+    }
+}
+
 /// A list of patterns of which the last that matches decides; `!` in front of one brings back.
 #[derive(Clone, Debug, Default)]
 pub struct Matcher {
@@ -220,12 +257,13 @@ impl Matcher {
             if text.is_empty() {
                 continue;
             }
-            let (brings_back, text) = text.strip_prefix('!').map_or((false, text), |rest| (true, rest.trim()));
+            // The mark is looked at behind the cleaning, which takes it for a part of the path.
+            let clean = clean(text.as_bytes());
+            let (brings_back, text) = clean.strip_prefix(b"!").map_or((false, &clean[..]), |rest| (true, rest));
             if brings_back && text.is_empty() {
                 return Err(Error::Pattern { pattern: "!".into(), reason: "there is nothing to bring back" });
             }
-            let clean = oci::tree::clean(text.as_bytes());
-            rules.push(Rule { pattern: Pattern::crossing(&clean)?, brings_back });
+            rules.push(Rule { pattern: Pattern::crossing(text)?, brings_back });
         }
         Ok(Self { rules })
     }
@@ -248,7 +286,9 @@ impl Matcher {
         let mut matched = false;
         let mut each = Vec::with_capacity(self.rules.len());
         for (at, rule) in self.rules.iter().enumerate() {
-            let hit = parent.0.get(at).copied().unwrap_or(false) || rule.pattern.matches(path);
+            let known = parent.0.get(at).copied().unwrap_or(false);
+            // A rule that would change nothing is not asked, and so counts for nothing in the folder either.
+            let hit = known || rule.brings_back == matched && rule.pattern.matches(path);
             each.push(hit);
             if hit {
                 matched = !rule.brings_back;
@@ -288,6 +328,10 @@ mod tests {
             ("a/**/c", "a/c", true),
             ("a/**/c", "a/b/b/c", true),
             ("a**b", "a/x/b", true),
+            ("**.pyc", "a/b.pyc", true),
+            ("**.pyc", "b.pyc", true),
+            ("**.py?", "a/b.pyc", false),
+            ("**log", "a/catalog", true),
             ("?.txt", "a.txt", true),
             ("?.txt", "/.txt", false),
             ("[a-c]x", "bx", true),
@@ -310,18 +354,24 @@ mod tests {
 
     #[test]
     fn the_last_rule_that_matches_decides() {
-        let matcher = Matcher::new(["node_modules", "*.log", "!keep.log", "/abs", "a/../b"]).expect("rules");
+        let matcher = Matcher::new(["node_modules", "*.log", "!keep.log", "/abs", "a/../b", "../c"]).expect("rules");
         for (path, matched) in [
             ("node_modules", true),
             ("node_modules/x/y", true),
             ("x.log", true),
             ("keep.log", false),
             ("sub/x.log", false),
-            ("abs", true),
+            ("abs", false),
+            ("c", false),
             ("b", true),
             ("a", false),
         ] {
             assert_eq!(matcher.matches_whole(path.as_bytes()), matched, "{path}");
         }
+        // What brings back a folder that nothing has left out does not bring back what is left out of it.
+        let matcher = Matcher::new(["**/*.log", "!logs"]).expect("rules");
+        assert!(matcher.matches_whole(b"logs/a.log"));
+        let matcher = Matcher::new(["*", "!logs"]).expect("rules");
+        assert!(!matcher.matches_whole(b"logs/a.log"));
     }
 }

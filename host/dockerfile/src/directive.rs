@@ -62,7 +62,7 @@ pub(crate) fn read(source: &Source<'_>) -> Result<(Directives, usize), Diagnosti
 
 /// `name=value` behind the mark of a comment.
 pub(crate) fn parse(line: &str) -> Option<(&str, &str)> {
-    parse_marked(line, "#")
+    parse_marked(line.trim_start_matches([' ', '\t']), "#")
 }
 
 fn parse_marked<'l>(line: &'l str, mark: &str) -> Option<(&'l str, &'l str)> {

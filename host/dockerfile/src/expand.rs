@@ -356,7 +356,7 @@ impl Expander<'_> {
                 if greedy {
                     word.remove(0);
                 }
-                let pattern = pattern::Pattern::parse(&word, self.options.escape);
+                let pattern = pattern::Pattern::parse(&word).map_err(|reason| self.error(start, reason))?;
                 Ok(if operator == '#' {
                     pattern.without_prefix(&value, greedy)
                 } else {
@@ -371,8 +371,7 @@ impl Expander<'_> {
                 let word = self.operand('/', true, start)?;
                 let replacement = self.operand('}', true, start)?;
                 let value = self.value(&name).unwrap_or_default();
-                let replacement = pattern::unescape(&replacement, self.options.escape);
-                let pattern = pattern::Pattern::parse(&word, self.options.escape);
+                let pattern = pattern::Pattern::parse(&word).map_err(|reason| self.error(start, reason))?;
                 pattern.replace(&value, &replacement, all, LONGEST).ok_or_else(|| self.too_long(start))
             }
             _ => Err(self.error(start, format!("unsupported modifier ({written}) in substitution"))),
@@ -409,6 +408,7 @@ mod tests {
             ("${no:-'a b'}", "a b"),
             ("${path#*/}|${path##*/}|${path%.*}|${path%%.*}", "b/c.tar.gz|c.tar.gz|a/b/c.tar|a/b/c"),
             ("${path/b/X}|${path//[/X}|${path//\\//_}", "a/X/c.tar.gz|a/b/c.tar.gz|a_b_c.tar.gz"),
+            (r"${path//\//\/}", r"a\/b\/c.tar.gz"),
             ("${x?}${x:?no}", "valuevalue"),
             ("$1$@x$", "x$"),
             ("$PWD/..", "/home/.."),

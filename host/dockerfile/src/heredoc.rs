@@ -12,6 +12,9 @@ pub(crate) struct Announced {
     pub(crate) expand: bool,
     /// `<<-`: tabs at the start of each line are not part of the body.
     chomp: bool,
+    /// `<< NAME`: with a blank between them it may as well be a shift of the shell's arithmetic; whether the body is
+    /// there tells.
+    pub(crate) maybe: bool,
 }
 
 /// The here-documents that a line announces, in order.
@@ -23,7 +26,18 @@ pub(crate) fn announced(line: &str) -> Vec<Announced> {
     let Ok(words) = expand::words(line, &|_| None, options) else {
         return Vec::new();
     };
-    words.words.iter().filter_map(|word| announce(word)).collect()
+    let (mut found, mut words) = (Vec::new(), words.words.iter().peekable());
+    while let Some(word) = words.next() {
+        let is_mark = word.trim_start_matches(|c: char| c.is_ascii_digit()) == "<<";
+        match words.peek().filter(|_| is_mark) {
+            Some(name) => {
+                let announced = announce(&format!("{word}{name}"));
+                found.extend(announced.map(|announced| Announced { maybe: true, ..announced }));
+            }
+            None => found.extend(announce(word)),
+        }
+    }
+    found
 }
 
 /// `[digits]<<[-]NAME`, the name perhaps quoted.
@@ -35,9 +49,10 @@ fn announce(word: &str) -> Option<Announced> {
     }
     let keep = Options { keep_unset: true, ..Options::default() };
     let plain = expand::words(rest, &|_| None, keep).ok()?.words;
-    let raw = expand::words(rest, &|_| None, Options { raw_quotes: true, raw_escapes: true, ..keep }).ok()?.words;
-    match (&plain[..], &raw[..]) {
-        ([name], [quoted]) => Some(Announced { name: name.clone(), expand: name == quoted, chomp }),
+    // Quotes keep variables in the body from being expanded; a backslash in the name does not.
+    let quoted = expand::words(rest, &|_| None, Options { raw_quotes: true, ..keep }).ok()?.words;
+    match (&plain[..], &quoted[..]) {
+        ([name], [quoted]) => Some(Announced { name: name.clone(), expand: name == quoted, chomp, maybe: false }),
         _ => None,
     }
 }
@@ -52,7 +67,7 @@ pub(crate) fn body(announced: &Announced, source: &Source<'_>, offset: usize) ->
         let line = raw.trim_end_matches(['\n', '\r']);
         let line = if announced.chomp { line.trim_start_matches('\t') } else { line };
         if line == announced.name {
-            let Announced { name, expand, chomp } = announced;
+            let Announced { name, expand, chomp, .. } = announced;
             let span = source.span(offset, offset + content.len());
             return Some((Heredoc { name: name.clone(), content, expand: *expand, chomp: *chomp, span }, length));
         }
@@ -72,7 +87,8 @@ mod tests {
         assert_eq!(names("RUN cat <<-\"A\" 3<<'B b'"), [("A".into(), false, true), ("B b".into(), false, false)]);
         assert_eq!(names("RUN x <<<y"), []);
         assert_eq!(names("RUN echo '<<EOF'"), []);
-        assert_eq!(names("RUN a << b"), []);
+        assert_eq!(names("RUN a << b"), [("b".into(), true, false)]);
+        assert!(announced("RUN a << b")[0].maybe && !announced("RUN a <<b")[0].maybe);
     }
 
     #[test]

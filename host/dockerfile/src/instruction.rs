@@ -30,6 +30,14 @@ impl Line {
         (word, span)
     }
 
+    /// The same instruction as if it stood elsewhere as a whole.
+    #[must_use]
+    pub fn moved(mut self, span: Span) -> Self {
+        self.instruction.span = span;
+        self.pieces.clear();
+        self
+    }
+
     /// What the comment above says of a thing of this name: `# name text`.
     #[must_use]
     pub fn doc(&self, name: &str) -> Option<&str> {
@@ -74,7 +82,7 @@ pub(crate) fn read(
     keywords: Keywords<'_>,
 ) -> Result<(Line, usize), Diagnostic> {
     let text = logical.text.trim_end();
-    let length = text.find(char::is_whitespace).unwrap_or(text.len());
+    let length = text.find(is_blank).unwrap_or(text.len());
     let keyword = text[..length].to_uppercase();
     let line_span = source.span(logical.origin(0), logical.next.max(offset + 1)).trimmed(source, logical);
     let (raw_flags, arguments_at) = flags::take(&text[length..]);
@@ -106,6 +114,9 @@ pub(crate) fn read(
     if arguments.is_none() && spec.is_some_and(|spec| spec.allows_heredoc) {
         for announced in heredoc::announced(text) {
             let Some((heredoc, length)) = heredoc::body(&announced, source, next) else {
+                if announced.maybe {
+                    continue;
+                }
                 let message = format!("unterminated heredoc: `{}` stands on no line of its own below", announced.name);
                 return Err(Diagnostic::error("UnterminatedHeredoc", message, Some(line_span)));
             };
@@ -134,6 +145,11 @@ pub(crate) fn read(
         source.span(last, source.text[..logical.next].trim_end().len().max(last + 1))
     });
     Ok((Line { instruction, comments: Vec::new(), blank_continuation, pieces }, next))
+}
+
+/// What parts the words of an instruction.
+fn is_blank(c: char) -> bool {
+    matches!(c, ' ' | '\t' | '\u{b}' | '\u{c}' | '\r' | '\n')
 }
 
 trait Trimmed {
@@ -190,7 +206,8 @@ pub(crate) fn check_flags(instruction: &Instruction, spec: &Keyword) -> Result<(
         seen.push(&flag.name);
         match (&flag.value, known.takes_value) {
             (None, true) => {
-                return Err(error("MissingFlagValue", format!("missing a value on flag: --{}", flag.name)));
+                let diagnostic = error("MissingFlagValue", format!("missing a value on flag: --{}", flag.name));
+                return Err(diagnostic.with_help(format!("write --{}=VALUE, without a blank", flag.name)));
             }
             (Some(value), false) if !matches!(value.to_ascii_lowercase().as_str(), "true" | "false") => {
                 let message = format!("expecting boolean value for flag --{}, not: {value}", flag.name);

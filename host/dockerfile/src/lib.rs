@@ -13,6 +13,7 @@ pub mod lint;
 pub mod parse;
 mod words;
 
+pub use directive::Directives;
 pub use instruction::Line;
-pub use parse::{File, Stage, parse, parse_included, parse_trigger};
+pub use parse::{File, Stage, directives, parse, parse_included, parse_trigger};
 pub use words::split as split_words;

@@ -87,6 +87,15 @@ fn note(comments: &mut Vec<String>, comment: Option<String>) {
     }
 }
 
+/// What the head of a build file says, whatever language the rest is in.
+///
+/// # Errors
+/// When it says something twice, or what cannot be.
+pub fn directives(name: &str, text: &str) -> Result<Directives, Diagnostic> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    directive::read(&Source::new(name, text)).map(|(directives, _)| directives)
+}
+
 fn add(file: &mut File, line: Line, keywords: &[Keyword]) -> Result<(), Diagnostic> {
     let instruction = &line.instruction;
     match (instruction.keyword.as_str(), file.stages.last_mut()) {
@@ -209,7 +218,12 @@ fn from(line: Line) -> Result<Stage, Diagnostic> {
                 Diagnostic::error("UnknownFlag", message, Some(flag.span.clone())).with_help("FROM takes --platform")
             );
         }
-        platform = Some(flag.value.clone().ok_or_else(|| error("missing a value on flag: --platform".into()))?);
+        let value = flag.value.clone().ok_or_else(|| error("missing a value on flag: --platform".into()))?;
+        if platform.is_some() {
+            let message = "duplicate flag specified: platform".to_owned();
+            return Err(Diagnostic::error("DuplicateFlag", message, Some(flag.span.clone())));
+        }
+        platform = Some(value);
     }
     let Arguments::Text(text) = &instruction.arguments else {
         return Err(error("FROM has no JSON form".into()));
@@ -229,6 +243,7 @@ fn from(line: Line) -> Result<Stage, Diagnostic> {
             )));
         }
     }
+    let platform = platform.filter(|platform| !platform.is_empty());
     Ok(Stage { name, base: base.to_owned(), platform, lines: Vec::new(), line })
 }
 

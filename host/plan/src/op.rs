@@ -417,6 +417,11 @@ pub trait Stage: Send + Sync {
     /// # Errors
     /// When the text is malformed or a `${x:?}` fails.
     fn expand(&self, text: &str, how: Expansion) -> Result<Expanded, ExpandError>;
+    /// The same for one word, where these variables have these values.
+    ///
+    /// # Errors
+    /// As [`Self::expand`].
+    fn expand_with(&self, text: &str, variables: &[(String, String)]) -> Result<Expanded, ExpandError>;
     /// Splits text to words with quotes and escapes kept, nothing expanded.
     fn split(&self, text: &str) -> Vec<String>;
     /// Build arguments in the order of their declaration, with their values; proxies are left out.
@@ -425,6 +430,8 @@ pub trait Stage: Send + Sync {
     fn locate(&self, start: u32, end: u32) -> Span;
     /// The name of a stage above this one, in normal form.
     fn resolve_stage(&self, name: &str) -> Option<String>;
+    /// Whether only the form of the instruction is looked at.
+    fn is_unused(&self) -> bool;
 }
 
 /// What an instruction of a stage may have set.

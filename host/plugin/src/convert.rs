@@ -345,9 +345,9 @@ fn copy_op(copy: ir::CopyOp) -> Result<CopyOp, String> {
     Ok(CopyOp {
         sources,
         destination: no_nul(copy.destination)?,
-        chown: copy.chown,
+        chown: copy.chown.map(no_nul).transpose()?,
         chmod: copy.chmod,
-        exclude: copy.exclude,
+        exclude: copy.exclude.into_iter().map(no_nul).collect::<Result<_, _>>()?,
         link: copy.link,
         parents: copy.parents,
     })

@@ -185,14 +185,14 @@ impl State {
         text: &str,
         how: Expansion,
     ) -> Result<std::result::Result<plan::op::Expanded, api::stage_view::ExpandError>> {
-        let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        let error = |error: ExpandError| api::stage_view::ExpandError {
-            message: error.message,
-            start: number(error.start),
-            end: number(error.end),
-        };
-        Ok(self.stage(handle)?.expand(text, how).map_err(error))
+        Ok(self.stage(handle)?.expand(text, how).map_err(expand_error))
     }
+}
+
+fn expand_error(error: ExpandError) -> api::stage_view::ExpandError {
+    let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    let (start, end) = (number(error.start), number(error.end));
+    api::stage_view::ExpandError { message: error.message, start, end }
 }
 
 type Expanded = std::result::Result<api::stage_view::Expanded, api::stage_view::ExpandError>;
@@ -235,6 +235,21 @@ impl api::stage_view::HostStage for State {
 
     fn expand(&mut self, stage: Resource<StageHandle>, text: String) -> Result<Expanded> {
         Ok(Self::expand(self, &stage, &text, Expansion::Word)?.map(one))
+    }
+
+    fn expand_with(
+        &mut self,
+        stage: Resource<StageHandle>,
+        text: String,
+        variables: Vec<api::types::KeyValue>,
+    ) -> Result<Expanded> {
+        let variables: Vec<(String, String)> = variables.into_iter().map(|pair| (pair.key, pair.value)).collect();
+        let expanded = self.stage(&stage)?.expand_with(&text, &variables);
+        Ok(expanded.map(one).map_err(expand_error))
+    }
+
+    fn is_unused(&mut self, stage: Resource<StageHandle>) -> Result<bool> {
+        Ok(self.stage(&stage)?.is_unused())
     }
 
     fn expand_raw(&mut self, stage: Resource<StageHandle>, text: String) -> Result<Expanded> {

@@ -30,7 +30,10 @@ pub(crate) fn single(instruction: &Instruction) -> Result<&str> {
 pub(crate) fn list(instruction: &Instruction) -> Vec<String> {
     match &instruction.arguments {
         Arguments::Exec(words) => words.clone(),
-        Arguments::Text(text) => text.split_whitespace().map(str::to_owned).collect(),
+        Arguments::Text(text) => {
+            let blank = |c: char| matches!(c, ' ' | '\t' | '\u{b}' | '\u{c}' | '\r' | '\n');
+            text.split(blank).filter(|word| !word.is_empty()).map(str::to_owned).collect()
+        }
     }
 }
 

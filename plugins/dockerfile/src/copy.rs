@@ -13,7 +13,7 @@ use crate::scope::Scope;
 pub(crate) fn lower(scope: &Scope<'_>) -> Result<Lowered> {
     let is_add = scope.instruction.keyword == "ADD";
     let flags = Flags::read(scope)?;
-    let mut words = list(scope.instruction);
+    let mut words = words(scope);
     let Some(destination) = words.pop().filter(|_| !words.is_empty()) else {
         let message = format!(
             "{} requires at least two arguments, but only one was provided. Destination could not be determined",
@@ -21,6 +21,10 @@ pub(crate) fn lower(scope: &Scope<'_>) -> Result<Lowered> {
         );
         return Err(invalid("MissingArgument", message, &scope.instruction.span));
     };
+    if announces_heredoc(&destination) && !scope.instruction.heredocs.is_empty() {
+        let message = format!("{} cannot accept a heredoc as a destination", scope.instruction.keyword);
+        return Err(invalid("HeredocDestination", message, &scope.instruction.span));
+    }
     let destination = scope.expand(&destination)?;
 
     // A word that announces a here-document is a file of that name; the others are paths.
@@ -30,6 +34,11 @@ pub(crate) fn lower(scope: &Scope<'_>) -> Result<Lowered> {
         if announces_heredoc(&word)
             && let Some(heredoc) = heredocs.next()
         {
+            if heredoc.name.contains('/') {
+                let message =
+                    format!("the here-document `{}` is to be a file of that name: leave out the slash", heredoc.name);
+                return Err(invalid("InvalidHeredocName", message, &scope.instruction.span));
+            }
             let body = chomped(heredoc);
             let content = if heredoc.expand { scope.expand_body(&body)? } else { body };
             inline.push(InlineFile { name: heredoc.name.clone(), content: content.into_bytes() });
@@ -37,7 +46,11 @@ pub(crate) fn lower(scope: &Scope<'_>) -> Result<Lowered> {
         }
         patterns.push(scope.expand(&word)?);
     }
-    let sources_of = Sources { scope, flags: &flags, is_add, count: patterns.len() + inline.len() };
+    if flags.checksum.is_some() && (patterns.len() != 1 || !inline.is_empty()) {
+        let message = "checksum can't be specified for multiple sources, or for here-documents";
+        return Err(invalid("InvalidSource", message, &scope.instruction.span));
+    }
+    let sources_of = Sources { scope, flags: &flags, is_add };
     let mut sources: Vec<CopySource> = Vec::new();
     for pattern in patterns {
         history.push_str(&format!(" {pattern}"));
@@ -122,7 +135,7 @@ impl Flags {
 
 /// Octal up to 07777, or chmod's clauses; a value that looks like a number must be one.
 fn check_mode(scope: &Scope<'_>, mode: &str) -> Result<()> {
-    let octal = u32::from_str_radix(mode, 8);
+    let octal = u32::from_str_radix(if mode.starts_with('+') { "" } else { mode }, 8);
     let symbolic = !mode.is_empty()
         && mode.split(',').all(|clause| {
             let rest = clause.trim_start_matches(['u', 'g', 'o', 'a']);
@@ -139,6 +152,20 @@ fn check_mode(scope: &Scope<'_>, mode: &str) -> Result<()> {
     Err(invalid_with_help("InvalidMode", message, &scope.instruction.span, help))
 }
 
+/// The words of the instruction; a mark of a here-document belongs to its name, whether a blank stands between them or
+/// not.
+fn words(scope: &Scope<'_>) -> Vec<String> {
+    let (mut joined, mut words) = (Vec::new(), list(scope.instruction).into_iter());
+    while let Some(word) = words.next() {
+        let is_mark = word.trim_start_matches(|c: char| c.is_ascii_digit()) == "<<";
+        joined.push(match is_mark && !scope.instruction.heredocs.is_empty() {
+            true => format!("{word}{}", words.next().unwrap_or_default()),
+            false => word,
+        });
+    }
+    joined
+}
+
 fn announces_heredoc(word: &str) -> bool {
     word.trim_start_matches(|c: char| c.is_ascii_digit()).strip_prefix("<<").is_some_and(|rest| !rest.starts_with('<'))
 }
@@ -148,8 +175,6 @@ struct Sources<'s> {
     scope: &'s Scope<'s>,
     flags: &'s Flags,
     is_add: bool,
-    /// How many there are.
-    count: usize,
 }
 
 impl Sources<'_> {
@@ -157,9 +182,6 @@ impl Sources<'_> {
         let flags = self.flags;
         let error = |message: &str| Err(invalid("InvalidSource", message, &self.scope.instruction.span));
         let (is_git, is_http) = (is_git(&source), source.starts_with("http://") || source.starts_with("https://"));
-        if flags.checksum.is_some() && self.count > 1 {
-            return error("checksum can't be specified for multiple sources");
-        }
         if is_git && !self.is_add {
             return error("source can't be a git ref for COPY");
         }

@@ -22,6 +22,9 @@ pub(crate) fn label(scope: &Scope<'_>) -> Result<Lowered> {
     Ok(lowered(pairs.iter().map(set).collect(), format!("LABEL {}", print(&pairs))))
 }
 
+/// A value that no argument can have.
+const NOBODYS: &str = "\0";
+
 /// `ARG name[=default]...`
 pub(crate) fn arg(scope: &Scope<'_>) -> Result<Lowered> {
     let words = scope.stage.split(text(scope.instruction)?);
@@ -29,6 +32,8 @@ pub(crate) fn arg(scope: &Scope<'_>) -> Result<Lowered> {
         return Err(invalid("MissingArgument", "ARG requires at least one argument", &scope.instruction.span));
     }
     let (mut ops, mut printed) = (Vec::new(), Vec::new());
+    // What stands before in the same instruction counts for what follows.
+    let mut above: Vec<KeyValue> = Vec::new();
     for word in words {
         let (name, default) = word.split_once('=').map_or((word.as_str(), None), |(n, v)| (n, Some(v)));
         // A name is taken as it is written; only defaults are expanded.
@@ -37,14 +42,18 @@ pub(crate) fn arg(scope: &Scope<'_>) -> Result<Lowered> {
             return Err(invalid("BlankName", "ARG names can not be blank", &scope.instruction.span));
         }
         lint::secret(scope, &name);
-        // A default that the user overrides is nobody's business; what it would be is still to be well formed.
-        let is_given = default.is_some() && scope.stage.argument(&name, default) != default.map(str::to_owned);
-        let expand = |text: &str| if is_given { scope.expand_quietly(text) } else { scope.expand(text) };
-        let default = default.map(expand).transpose()?;
-        printed.push(match scope.stage.argument(&name, default.as_deref()) {
+        // A default that the user overrides is nobody's business.
+        let is_given = scope.stage.argument(&name, Some(NOBODYS)).as_deref() != Some(NOBODYS);
+        let default = match default {
+            Some(text) if !is_given => Some(scope.expand_with(text, &above)?),
+            other => other.map(str::to_owned),
+        };
+        let value = scope.stage.argument(&name, default.as_deref());
+        printed.push(match &value {
             Some(value) => format!("{name}={value}"),
             None => name.clone(),
         });
+        above.extend(value.map(|value| KeyValue { key: name.clone(), value }));
         ops.push(Op::DeclareArg(Argument { name, default }));
     }
     Ok(lowered(ops, format!("ARG {}", printed.join(" "))))

@@ -25,9 +25,10 @@ fn command(scope: &Scope<'_>, field: &str) -> Vec<String> {
     lint::several(scope, field);
     match &scope.instruction.arguments {
         Arguments::Exec(argv) => argv.clone(),
-        Arguments::Text(text) if text.is_empty() => Vec::new(),
         Arguments::Text(text) => {
-            lint::shell_form(scope);
+            if !text.is_empty() {
+                lint::shell_form(scope);
+            }
             with_shell(scope, text)
         }
     }

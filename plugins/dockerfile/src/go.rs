@@ -15,12 +15,21 @@ pub(crate) fn quote(text: &str) -> String {
             '\t' => out.push_str("\\t"),
             '\u{b}' => out.push_str("\\v"),
             c if u32::from(c) < 0x20 || c == '\u{7f}' => out.push_str(&format!("\\x{:02x}", u32::from(c))),
-            c if c.is_control() => out.push_str(&format!("\\u{:04x}", u32::from(c))),
-            c => out.push(c),
+            c if is_printed(c) => out.push(c),
+            c if u32::from(c) > 0xffff => out.push_str(&format!("\\U{:08x}", u32::from(c))),
+            c => out.push_str(&format!("\\u{:04x}", u32::from(c))),
         }
     }
     out.push('"');
     out
+}
+
+/// `strconv.IsPrint`, as far as it is about characters that are assigned: letters, marks, numbers, signs and the blank.
+fn is_printed(c: char) -> bool {
+    let formats = matches!(u32::from(c),
+        0xad | 0x600..=0x605 | 0x61c | 0x6dd | 0x70f | 0x180e | 0x200b..=0x200f | 0x202a..=0x202e | 0x2060..=0x206f
+        | 0xfeff | 0xfff9..=0xfffb | 0xfffe..=0xffff | 0xe000..=0xf8ff | 0xe0001..=0xe007f | 0xf0000..=0x10_ffff);
+    c == ' ' || !(c.is_control() || c.is_whitespace() || formats)
 }
 
 /// `%q` of a list of strings.
@@ -50,14 +59,23 @@ pub(crate) fn quote_rune(number: u32) -> String {
     }
 }
 
-/// `time.ParseDuration`: numbers with units, as in `1h30m` or `1.5s`; nanoseconds.
+/// `time.ParseDuration`: numbers with units, as in `1h30m` or `1.5s`; nanoseconds, as many as Go can hold.
 pub(crate) fn parse_duration(text: &str) -> Option<u64> {
+    exact_duration(text).filter(|time| *time <= i64::MAX as f64).map(|time| time.round() as u64)
+}
+
+/// Whether a text has the form of a duration, however long.
+pub(crate) fn is_duration(text: &str) -> bool {
+    exact_duration(text).is_some()
+}
+
+fn exact_duration(text: &str) -> Option<f64> {
     let mut rest = text.strip_prefix('+').unwrap_or(text);
     if rest == "0" {
-        return Some(0);
+        return Some(0.0);
     }
     let mut total: f64 = 0.0;
-    while !rest.is_empty() || total == 0.0 && text.is_empty() {
+    while !rest.is_empty() {
         let length = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
         let number: f64 = rest[..length].parse().ok()?;
         rest = &rest[length..];
@@ -74,8 +92,7 @@ pub(crate) fn parse_duration(text: &str) -> Option<u64> {
         rest = &rest[length..];
         total += number * unit;
     }
-    // The largest duration that Go can hold.
-    (total <= i64::MAX as f64 && !text.is_empty()).then_some(total.round() as u64)
+    (!text.is_empty() && text != "+").then_some(total)
 }
 
 /// `time.Duration.String`.

@@ -37,6 +37,13 @@ pub(crate) fn lower(scope: &Scope<'_>) -> Result<Lowered> {
         }
         "CMD" => {
             check.test = match exec_form(rest) {
+                Some(argv) if argv.is_empty() => {
+                    return Err(error("MissingArgument", "Missing command after HEALTHCHECK CMD".into()));
+                }
+                None if is_other_json(rest) => {
+                    let message = "when using JSON array syntax, arrays must be comprised of strings only";
+                    return Err(error("InvalidExecForm", message.into()));
+                }
                 Some(mut argv) => {
                     argv.insert(0, "CMD".into());
                     argv
@@ -49,7 +56,7 @@ pub(crate) fn lower(scope: &Scope<'_>) -> Result<Lowered> {
             check.start_interval_ns = duration(scope, "start-interval")?;
             check.retries = match flag(scope.instruction, "retries") {
                 None | Some("") => None,
-                Some(text) => Some(text.parse().map_err(|_| {
+                Some(text) => Some(text.parse::<i32>().ok().and_then(|n| u32::try_from(n).ok()).ok_or_else(|| {
                     error("InvalidFlagValue", format!("--retries must be a number that is not negative, not {text}"))
                 })?),
             };
@@ -84,6 +91,7 @@ fn duration(scope: &Scope<'_>, name: &str) -> Result<Option<u64>> {
         Some(0) => Ok(None),
         Some(time) if time < SHORTEST_NS => Err(error(format!("Interval \"{name}\" cannot be less than 1ms"))),
         Some(time) => Ok(Some(time)),
+        None if go::is_duration(text) => Err(error(format!("--{name} is too long: \"{text}\""))),
         None => Err(error(format!("--{name} is not a duration such as 30s or 1m30s: \"{text}\""))),
     }
 }
@@ -108,6 +116,28 @@ fn exec_form(text: &str) -> Option<Vec<String>> {
     }
 }
 
+/// Whether text is a JSON list that has something else than strings in it: numbers and names beside them.
+fn is_other_json(text: &str) -> bool {
+    let Some(mut rest) = text.strip_prefix('[').map(str::trim_start) else { return false };
+    loop {
+        rest = match json_string(rest) {
+            Some((_, after)) => after.trim_start(),
+            None => {
+                let length = rest.find([',', ']', '[', '{', '"']).unwrap_or(rest.len());
+                let word = rest[..length].trim();
+                if word.parse::<f64>().is_err() && !matches!(word, "true" | "false" | "null") {
+                    return false;
+                }
+                &rest[length..]
+            }
+        };
+        match rest.strip_prefix(',') {
+            Some(next) => rest = next.trim_start(),
+            None => return rest.strip_prefix(']').is_some_and(|end| end.trim().is_empty()),
+        }
+    }
+}
+
 fn json_string(text: &str) -> Option<(String, &str)> {
     let body = text.strip_prefix('"')?;
     let mut out = String::new();
@@ -122,14 +152,37 @@ fn json_string(text: &str) -> Option<(String, &str)> {
                 'b' => '\u{8}',
                 'f' => '\u{c}',
                 'u' => {
-                    let digits: String = chars.by_ref().take(4).map(|(_, c)| c).collect();
-                    char::from_u32(u32::from_str_radix(&digits, 16).ok()?)?
+                    let first = unit(&mut chars)?;
+                    let rest = chars.as_str();
+                    // A character beyond the first 65,536 is two units; half of one is none.
+                    match rest.strip_prefix("\\u").filter(|_| (0xd800..0xdc00).contains(&first)) {
+                        Some(_) => {
+                            let mut ahead = chars.clone();
+                            ahead.nth(1);
+                            match unit(&mut ahead) {
+                                Some(second) if (0xdc00..0xe000).contains(&second) => {
+                                    chars = ahead;
+                                    let both = 0x10000 + ((first - 0xd800) << 10) + (second - 0xdc00);
+                                    char::from_u32(both).unwrap_or(char::REPLACEMENT_CHARACTER)
+                                }
+                                _ => char::REPLACEMENT_CHARACTER,
+                            }
+                        }
+                        None => char::from_u32(first).unwrap_or(char::REPLACEMENT_CHARACTER),
+                    }
                 }
                 c @ ('"' | '\\' | '/') => c,
                 _ => return None,
             }),
+            c if c.is_control() && u32::from(c) < 0x20 => return None,
             c => out.push(c),
         }
     }
     None
+}
+
+/// Four hexadecimal digits.
+fn unit(chars: &mut std::str::CharIndices<'_>) -> Option<u32> {
+    let digits: String = chars.take(4).map(|(_, c)| c).collect();
+    u32::from_str_radix(&digits, 16).ok().filter(|_| digits.len() == 4)
 }

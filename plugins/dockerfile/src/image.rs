@@ -5,7 +5,7 @@ use plywood_sdk::instruction::{ConfigChange, Lowered, MkdirOp, Op};
 use crate::args::{clean, list, single};
 use crate::go;
 use crate::lint::{EXPOSE_CASING, EXPOSE_FORMAT, MAINTAINER, RELATIVE_WORKDIR};
-use crate::lowering::{Result, invalid, lowered};
+use crate::lowering::{Result, invalid, invalid_with_help, lowered};
 use crate::scope::Scope;
 
 /// `USER user[:group]`
@@ -23,41 +23,43 @@ pub(crate) fn workdir(scope: &Scope<'_>) -> Result<Lowered> {
         scope.find(RELATIVE_WORKDIR.finding(message, &scope.instruction.span));
     }
     let before = scope.stage.config();
-    let absolute = if path.starts_with('/') {
-        path.clone()
-    } else {
-        format!("{}/{path}", before.working_dir.unwrap_or_default().trim_end_matches('/'))
+    // An absolute path stays as it is written, as in BuildKit; a relative one is joined to what there is.
+    let path_now = match path.starts_with('/') {
+        true => path,
+        false => clean(&format!("{}/{path}", before.working_dir.unwrap_or_default())),
     };
-    let mut path_now = clean(&absolute);
-    // A trailing slash stays, as it does in BuildKit.
-    if absolute.ends_with('/') && path_now != "/" {
-        path_now.push('/');
-    }
     let set = Op::Config(ConfigChange::SetWorkingDir(path_now.clone()));
     let history = format!("WORKDIR {path_now}");
     if path_now == "/" {
         return Ok(lowered(vec![set], history));
     }
-    let mkdir = MkdirOp { path: path_now, owner: before.user.filter(|user| !user.is_empty()), mode: 0o755 };
+    let owner = before.user.filter(|user| !user.is_empty());
+    let mkdir = MkdirOp { path: clean(&path_now), owner, mode: 0o755 };
     Ok(lowered(vec![set, Op::Mkdir(mkdir)], history))
 }
 
 /// `EXPOSE port[-port][/protocol]...`
 pub(crate) fn expose(scope: &Scope<'_>) -> Result<Lowered> {
-    let mut ports = Vec::new();
-    for word in list(scope.instruction) {
-        for spec in scope.expand_words(&word)? {
-            let parsed = parse_ports(&spec)
-                .ok_or_else(|| invalid("InvalidPort", format!("invalid port: \"{spec}\""), &scope.instruction.span))?;
-            look_at_ports(scope, &spec);
-            ports.extend(parsed);
-        }
-    }
-    if ports.is_empty() {
+    let mut words = list(scope.instruction);
+    if words.is_empty() {
         return Err(invalid("MissingArgument", "EXPOSE requires at least one argument", &scope.instruction.span));
     }
-    ports.sort();
-    ports.dedup();
+    words.sort();
+    let mut ports = Vec::new();
+    for word in words {
+        for spec in scope.expand_words(&word)? {
+            ports.extend(parse_ports(&spec).map_err(|reason| {
+                let message = format!("invalid port: \"{spec}\"{reason}");
+                invalid_with_help(
+                    "InvalidPort",
+                    message,
+                    &scope.instruction.span,
+                    "ports are written 80, 80/udp or 8000-8010",
+                )
+            })?);
+            look_at_ports(scope, &spec);
+        }
+    }
     let history = format!("EXPOSE [{}]", ports.join(" "));
     Ok(lowered(ports.into_iter().map(|port| Op::Config(ConfigChange::AddExposedPort(port))).collect(), history))
 }
@@ -78,17 +80,41 @@ fn look_at_ports(scope: &Scope<'_>, spec: &str) {
     }
 }
 
-/// `[address:][host port:]port[-port][/protocol]`; what is published where is not the image's business.
-fn parse_ports(spec: &str) -> Option<Vec<String>> {
-    let (ports, protocol) = spec.split_once('/').unwrap_or((spec, "tcp"));
-    let protocol = protocol.to_lowercase();
-    if !matches!(protocol.as_str(), "tcp" | "udp" | "sctp") {
-        return None;
+/// `[address:][host port:]port[-port][/protocol]`; what is published where is not the image's business, and yet must be
+/// what it says.
+fn parse_ports(spec: &str) -> std::result::Result<Vec<String>, String> {
+    let (ports, protocol) = spec.split_once('/').unwrap_or((spec, ""));
+    let protocol = match protocol.to_lowercase() {
+        none if none.is_empty() => "tcp".to_owned(),
+        known if matches!(known.as_str(), "tcp" | "udp" | "sctp") => known,
+        _ => return Err(": the protocols are tcp, udp and sctp".into()),
+    };
+    let (before, container) = ports.rsplit_once(':').map_or((None, ports), |(before, port)| (Some(before), port));
+    let (first, last) = range(container).ok_or("")?;
+    if let Some(before) = before {
+        let (address, host) = match before.strip_prefix('[').and_then(|rest| rest.split_once("]:")) {
+            Some((address, host)) => (Some(address), host),
+            None => before.rsplit_once(':').map_or((None, before), |(address, host)| (Some(address), host)),
+        };
+        if address.is_some_and(|text| !text.is_empty() && text.parse::<std::net::IpAddr>().is_err()) {
+            return Err(": what stands in front of the ports is no IP address".into());
+        }
+        let published = if host.is_empty() { Some((first, last)) } else { range(host) };
+        let (low, high) = published.ok_or(": the port of the host is none")?;
+        // One port of the container can be published on any of a range.
+        if high - low != last - first && first != last {
+            return Err(": there are not as many ports of the host as of the container".into());
+        }
     }
-    let ports = ports.rsplit(':').next()?;
-    let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
-    let (first, last): (u16, u16) = (first.parse().ok()?, last.parse().ok()?);
-    (first <= last).then(|| (first..=last).map(|port| format!("{port}/{protocol}")).collect())
+    Ok((first..=last).map(|port| format!("{port}/{protocol}")).collect())
+}
+
+/// `port[-port]`
+fn range(text: &str) -> Option<(u16, u16)> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let port = |text: &str| text.parse::<u16>().ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()));
+    let (first, last) = (port(first)?, port(last)?);
+    (first <= last).then_some((first, last))
 }
 
 /// `VOLUME path...`: a mark in the configuration; what is written there later stays.
@@ -116,8 +142,8 @@ pub(crate) fn volume(scope: &Scope<'_>) -> Result<Lowered> {
 /// The signals of Linux by name (signal(7)).
 const SIGNALS: [&str; 36] = [
     "ABRT", "ALRM", "BUS", "CHLD", "CLD", "CONT", "FPE", "HUP", "ILL", "INT", "IO", "IOT", "KILL", "PIPE", "POLL",
-    "PROF", "PWR", "QUIT", "SEGV", "STKFLT", "STOP", "SYS", "TERM", "TRAP", "TSTP", "TTIN", "TTOU", "UNUSED", "URG",
-    "USR1", "USR2", "VTALRM", "WINCH", "XCPU", "XFSZ", "RTMIN",
+    "PROF", "PWR", "QUIT", "SEGV", "STKFLT", "STOP", "SYS", "TERM", "TRAP", "TSTP", "TTIN", "TTOU", "URG", "USR1",
+    "USR2", "VTALRM", "WINCH", "XCPU", "XFSZ", "RTMIN", "RTMAX",
 ];
 
 /// `STOPSIGNAL signal`
@@ -125,13 +151,19 @@ pub(crate) fn stop_signal(scope: &Scope<'_>) -> Result<Lowered> {
     let signal = scope.expand(single(scope.instruction)?)?;
     let upper = signal.to_uppercase();
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);
-    let realtime = |name: &str| name.starts_with("RTMIN+") || name.starts_with("RTMAX");
-    let known = match signal.parse::<u32>() {
-        Ok(number) => (1..=64).contains(&number),
-        Err(_) => SIGNALS.contains(&name) || realtime(name),
+    let offset = |text: &str, most: u32| text.parse().is_ok_and(|offset| (1..=most).contains(&offset));
+    let known = match signal.parse::<i64>() {
+        Ok(number) => number != 0,
+        Err(_) => match name.split_once(['+', '-']) {
+            Some(("RTMIN", up)) => name.starts_with("RTMIN+") && offset(up, 15),
+            Some(("RTMAX", down)) => name.starts_with("RTMAX-") && offset(down, 14),
+            _ => SIGNALS.contains(&name),
+        },
     };
     if !known {
-        return Err(invalid("InvalidSignal", format!("invalid signal: {signal}"), &scope.instruction.span));
+        let message = format!("invalid signal: {signal}");
+        let help = "signals are numbers, or names as in signal(7): SIGTERM, QUIT, RTMIN+3";
+        return Err(invalid_with_help("InvalidSignal", message, &scope.instruction.span, help));
     }
     Ok(lowered(vec![Op::Config(ConfigChange::SetStopSignal(signal.clone()))], format!("STOPSIGNAL {signal}")))
 }

@@ -14,6 +14,10 @@ fn switch(name: &str, doc: &str) -> FlagSpec {
     FlagSpec { takes_value: false, ..value(name, doc) }
 }
 
+fn other_than_in_buildkit(flag: FlagSpec, how: &str) -> FlagSpec {
+    FlagSpec { deviation: Some(how.into()), ..flag }
+}
+
 /// An instruction whose arguments are text alone.
 fn plain(keyword: &str, doc: &str) -> KeywordSpec {
     KeywordSpec {
@@ -34,9 +38,15 @@ fn listed(keyword: &str, doc: &str) -> KeywordSpec {
 pub(crate) fn all() -> Vec<KeywordSpec> {
     let copy_flags = || {
         vec![
-            value("chown", "owner of what is copied: user[:group], by name or number; 0:0 from the context"),
+            other_than_in_buildkit(
+                value("chown", "owner of what is copied: user[:group], by name or number; 0:0 from the context"),
+                "a name that the image does not know is root there without a word, here with a warning",
+            ),
             value("chmod", "permission bits of what is copied: octal, or chmod's symbolic form"),
-            switch("link", "copy without looking at the layers below"),
+            other_than_in_buildkit(
+                switch("link", "copy without looking at the layers below"),
+                "names in --chown are looked up in the stage; there they are an error",
+            ),
             values("exclude", "leave out what matches this pattern"),
         ]
     };
@@ -68,16 +78,16 @@ pub(crate) fn all() -> Vec<KeywordSpec> {
             "mount",
             "what is mounted while it runs: type=bind, cache, tmpfs, secret or ssh, each with BuildKit's options",
         ),
-        FlagSpec {
-            deviation: Some("`default` is this machine's network".into()),
-            ..value("network", "which network it sees: default, none, or host, which wants `--allow network.host`")
-        },
+        other_than_in_buildkit(
+            value("network", "which network it sees: default, none, or host, which wants `--allow network.host`"),
+            "`default` is this machine's network",
+        ),
         value("security", "how it is confined: sandbox, or insecure, which wants `--allow security.insecure`"),
-        FlagSpec {
-            deviation: Some("not supported: an error".into()),
-            ..values("device", "a device of the machine's (CDI)")
-        },
+        other_than_in_buildkit(values("device", "a device of the machine's (CDI)"), "not supported: an error"),
     ];
+    run.deviation = Some("`1 << 2` in a command is taken for a here-document only where its end is there".into());
+    let mut onbuild = plain("ONBUILD", "Keeps an instruction for images built on this one");
+    onbuild.deviation = Some("unknown instructions and flags in it are errors at once".into());
     let mut healthcheck = plain("HEALTHCHECK", "How to tell that a container is well");
     healthcheck.flags = vec![
         value("interval", "time between two checks (30s)"),
@@ -97,7 +107,7 @@ pub(crate) fn all() -> Vec<KeywordSpec> {
         healthcheck,
         plain("LABEL", "Adds text to the image, by name"),
         plain("MAINTAINER", "Names the author; deprecated, a label does it"),
-        plain("ONBUILD", "Keeps an instruction for images built on this one"),
+        onbuild,
         run,
         listed("SHELL", "The shell of shell forms"),
         plain("STOPSIGNAL", "The signal that ends a container"),

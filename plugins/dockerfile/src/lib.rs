@@ -40,7 +40,7 @@ impl Guest for Dockerfile {
 
     fn lower(stage: &Stage, instruction: Instruction) -> Result<Lowering, PluginError> {
         let scope = Scope::new(stage, &instruction);
-        let lowered = match instruction.keyword.as_str() {
+        let result = match instruction.keyword.as_str() {
             "ADD" | "COPY" => copy::lower(&scope),
             "ARG" => env::arg(&scope),
             "CMD" => exec::cmd(&scope),
@@ -59,7 +59,11 @@ impl Guest for Dockerfile {
             "WORKDIR" => image::workdir(&scope),
             _ => return Err(PluginError::Unsupported),
         };
-        let lowered = lowered?;
+        let lowered = match result {
+            // Nothing is known of the values in a stage that is not built.
+            Err(error) if stage.is_unused() && lowering::is_about_values(&error) => return Ok(lowering::nothing()),
+            result => result?,
+        };
         let diagnostics = scope.findings();
         Ok(Lowering::Ops(Lowered { diagnostics, ..lowered }))
     }

@@ -1,6 +1,6 @@
 //! What every instruction's lowering is made of: its result, its errors, its history line.
 
-use plywood_sdk::instruction::{Diagnostic, History, Instruction, Lowered, Op, PluginError, Span};
+use plywood_sdk::instruction::{Diagnostic, History, Instruction, Lowered, Lowering, Op, PluginError, Span};
 
 pub(crate) type Result<T> = std::result::Result<T, PluginError>;
 
@@ -11,6 +11,21 @@ const COMMENT: &str = "buildkit.dockerfile.v0";
 pub(crate) fn lowered(ops: Vec<Op>, created_by: String) -> Lowered {
     let history = History { created_by, comment: Some(COMMENT.into()) };
     Lowered { ops, history: Some(history), diagnostics: Vec::new(), hints: Vec::new() }
+}
+
+/// What an instruction comes to of which only the form is looked at.
+pub(crate) fn nothing() -> Lowering {
+    Lowering::Ops(Lowered { ops: Vec::new(), history: None, diagnostics: Vec::new(), hints: Vec::new() })
+}
+
+/// Codes of errors that BuildKit finds when it builds a stage, not when it parses the file.
+const OF_VALUES: [&str; 6] =
+    ["InvalidPort", "InvalidSignal", "InvalidMode", "InvalidSource", "InvalidSubstitution", "InvalidMountTarget"];
+
+/// Whether an error is about what a value means, and not about the form of the instruction.
+pub(crate) fn is_about_values(error: &PluginError) -> bool {
+    let PluginError::Invalid(diagnostics) = error else { return false };
+    diagnostics.iter().all(|diagnostic| OF_VALUES.contains(&diagnostic.code.as_str()))
 }
 
 /// An error in the user's input.

@@ -1,8 +1,6 @@
 //! `RUN --mount=type=...,key=value...`
 
-use plywood_sdk::instruction::{
-    BindMount, CacheMount, CacheSharing, Flag, Mount, MountKind, PluginError, SecretMount, SshMount,
-};
+use plywood_sdk::instruction::{BindMount, CacheMount, CacheSharing, Flag, Mount, MountKind, SecretMount, SshMount};
 
 use crate::args::clean;
 use crate::lowering::{Result, invalid, invalid_with_help};
@@ -29,7 +27,7 @@ struct Fields {
     target: Option<String>,
     id: Option<String>,
     env: Option<String>,
-    sharing: Option<String>,
+    sharing: Option<CacheSharing>,
     read_only: Option<bool>,
     required: bool,
     mode: Option<u32>,
@@ -38,7 +36,7 @@ struct Fields {
     size: Option<u64>,
 }
 
-const KINDS: &str = "the types are bind, cache, tmpfs, secret and ssh";
+const KINDS: [&str; 5] = ["bind", "cache", "tmpfs", "secret", "ssh"];
 
 impl Fields {
     fn read(scope: &Scope<'_>, flag: &Flag) -> Result<Self> {
@@ -51,7 +49,8 @@ impl Fields {
                 match key.as_str() {
                     "readonly" | "ro" => fields.read_only = Some(true),
                     "readwrite" | "rw" => fields.read_only = Some(false),
-                    "required" => fields.required = true,
+                    "required" if fields.may_be_required() => fields.required = true,
+                    "required" => return Err(error(fields.not_for(&key))),
                     _ => return Err(error(format!("invalid field '{field}' must be a key=value pair"))),
                 }
                 continue;
@@ -65,73 +64,102 @@ impl Fields {
                 "from" => value.to_owned(),
                 _ => scope.expand(value)?,
             };
-            let boolean = || match value.to_lowercase().as_str() {
-                "true" | "1" | "t" => Ok(true),
-                "false" | "0" | "f" => Ok(false),
-                _ => Err(error(format!("invalid value for {key}: {value}"))),
+            let wrong = || error(format!("invalid value for {key}: {value}"));
+            // strconv.ParseBool
+            let boolean = || match value.as_str() {
+                "1" | "t" | "T" | "TRUE" | "true" | "True" => Ok(true),
+                "0" | "f" | "F" | "FALSE" | "false" | "False" => Ok(false),
+                _ => Err(wrong()),
             };
-            let number = || value.parse::<u32>().map_err(|_| error(format!("invalid value for {key}: {value}")));
+            let digits = |radix: u32| match value.chars().all(|c| c.is_digit(radix)) {
+                true => u32::from_str_radix(&value, radix).map_err(|_| wrong()),
+                false => Err(wrong()),
+            };
             match key.as_str() {
-                "type" => fields.kind = value.to_lowercase(),
-                "from" => fields.from = Some(value),
+                "type" => {
+                    fields.kind = value.to_lowercase();
+                    if !KINDS.contains(&fields.kind.as_str()) {
+                        let message = format!("unsupported mount type \"{value}\"");
+                        return Err(invalid_with_help(
+                            "InvalidMount",
+                            message,
+                            &flag.span,
+                            &near(&fields.kind, &KINDS),
+                        ));
+                    }
+                }
+                "from" => fields.from = Some(value).filter(|from| !from.is_empty()),
                 "source" | "src" => fields.source = Some(value),
                 "target" | "dst" | "destination" => fields.target = Some(value),
                 "id" => fields.id = Some(value),
                 "env" => fields.env = Some(value),
-                "sharing" => fields.sharing = Some(value.to_lowercase()),
+                "sharing" => {
+                    fields.sharing = Some(match value.to_lowercase().as_str() {
+                        "shared" => CacheSharing::Shared,
+                        "private" => CacheSharing::Private,
+                        "locked" => CacheSharing::Locked,
+                        other => {
+                            let message = format!("unsupported sharing value \"{value}\"");
+                            let help = near(other, &["shared", "private", "locked"]);
+                            return Err(invalid_with_help("InvalidMount", message, &flag.span, &help));
+                        }
+                    });
+                }
                 "readonly" | "ro" => fields.read_only = Some(boolean()?),
                 "readwrite" | "rw" => fields.read_only = Some(!boolean()?),
-                "required" => fields.required = boolean()?,
-                "mode" => {
-                    let mode = u32::from_str_radix(&value, 8).ok().filter(|mode| *mode <= 0o7777);
-                    fields.mode = Some(mode.ok_or_else(|| error(format!("invalid value for mode: {value}")))?);
-                }
-                "uid" => fields.uid = Some(number()?),
-                "gid" => fields.gid = Some(number()?),
-                "size" => {
-                    let size = bytes(&value).ok_or_else(|| error(format!("invalid value for size: {value}")))?;
-                    fields.size = Some(size);
-                }
+                "required" if fields.may_be_required() => fields.required = boolean()?,
+                "size" if fields.kind == "tmpfs" => fields.size = Some(bytes(&value).ok_or_else(wrong)?),
+                "required" | "size" => return Err(error(fields.not_for(&key))),
+                "mode" => fields.mode = Some(digits(8)? & 0o7777),
+                "uid" => fields.uid = Some(digits(10)?),
+                "gid" => fields.gid = Some(digits(10)?),
                 _ => {
                     let message = format!("unexpected key '{key}' in '{field}'");
-                    let help = "mounts take type, from, source, target, id, env, sharing, readonly, readwrite, \
-                                required, mode, uid, gid and size";
-                    return Err(invalid_with_help("InvalidMount", message, &flag.span, help));
+                    let known = [
+                        "type",
+                        "from",
+                        "source",
+                        "target",
+                        "id",
+                        "env",
+                        "sharing",
+                        "readonly",
+                        "readwrite",
+                        "required",
+                        "mode",
+                        "uid",
+                        "gid",
+                        "size",
+                    ];
+                    return Err(invalid_with_help("InvalidMount", message, &flag.span, &near(&key, &known)));
                 }
             }
         }
         Ok(fields)
     }
 
-    /// The mount, once it is clear that each field belongs to its type.
+    /// Whether a mount of this type can be there or not.
+    fn may_be_required(&self) -> bool {
+        matches!(self.kind.as_str(), "secret" | "ssh")
+    }
+
+    fn not_for(&self, key: &str) -> String {
+        format!("unexpected key '{key}' for mount type '{}'", self.kind)
+    }
+
+    /// The mount, once it is clear that no field contradicts its type. What a type has no use for is let be, as in
+    /// BuildKit.
     fn mount(self, scope: &Scope<'_>, flag: &Flag) -> Result<Mount> {
         let error = |message: String| invalid("InvalidMount", message, &flag.span);
-        let allowed: &[&str] = match self.kind.as_str() {
-            "bind" => &["from", "source", "readonly"],
-            "cache" => &["from", "source", "id", "sharing", "readonly", "mode", "uid", "gid"],
-            "tmpfs" => &["size"],
-            "secret" => &["source", "id", "env", "required", "mode", "uid", "gid"],
-            "ssh" => &["id", "required", "mode", "uid", "gid"],
-            kind => {
-                let message = format!("unsupported mount type \"{kind}\"");
-                return Err(invalid_with_help("InvalidMount", message, &flag.span, KINDS));
-            }
-        };
         let given = [
-            ("from", self.from.is_some()),
-            ("source", self.source.is_some()),
-            ("id", self.id.is_some()),
-            ("env", self.env.is_some()),
-            ("sharing", self.sharing.is_some()),
-            ("readonly", self.read_only.is_some()),
-            ("required", self.required),
-            ("mode", self.mode.is_some()),
-            ("uid", self.uid.is_some()),
-            ("gid", self.gid.is_some()),
-            ("size", self.size.is_some()),
+            ("from", self.from.is_some(), self.kind != "secret"),
+            ("sharing", self.sharing.is_some(), self.kind == "cache"),
+            ("mode", self.mode.is_some(), matches!(self.kind.as_str(), "cache" | "secret" | "ssh")),
+            ("uid", self.uid.is_some(), matches!(self.kind.as_str(), "cache" | "secret" | "ssh")),
+            ("gid", self.gid.is_some(), matches!(self.kind.as_str(), "cache" | "secret" | "ssh")),
         ];
-        if let Some((key, _)) = given.iter().find(|(key, given)| *given && !allowed.contains(key)) {
-            return Err(error(format!("unexpected key '{key}' for mount type '{}'", self.kind)));
+        if let Some((key, ..)) = given.iter().find(|(_, given, allowed)| *given && !allowed) {
+            return Err(error(self.not_for(key)));
         }
         let absolute = |target: &str| {
             let target = if target.starts_with('/') {
@@ -139,36 +167,32 @@ impl Fields {
             } else {
                 clean(&format!("{}/{target}", scope.stage.config().working_dir.unwrap_or_default()))
             };
-            if target == "/" { Err(error(format!("invalid mount target \"{target}\""))) } else { Ok(target) }
+            match target.as_str() {
+                "/" => {
+                    let message = format!("invalid mount target \"{target}\"");
+                    let help = "give target=PATH: without it, the working directory is meant";
+                    Err(invalid_with_help("InvalidMountTarget", message, &flag.span, help))
+                }
+                _ => Ok(target),
+            }
         };
-        let target = self.target.as_deref().filter(|target| !target.is_empty()).map(absolute).transpose()?;
-        let needed = || target.clone().ok_or_else(|| error(format!("target is required for {} mount", self.kind)));
-        let path_in_source = self.source.clone().unwrap_or_default();
+        let given = self.target.as_deref().filter(|target| !target.is_empty());
+        let source = clean(self.source.as_deref().unwrap_or_default());
+        // Without a target it is the working directory.
+        let needed = || absolute(given.unwrap_or_default());
         match self.kind.as_str() {
             "bind" => {
-                let bind = BindMount {
-                    from: self.from,
-                    source: clean(&path_in_source),
-                    writable: self.read_only == Some(false),
-                };
-                Ok(Mount {
-                    target: target.map(Ok).unwrap_or_else(|| Err(missing(&flag.span, "bind")))?.into(),
-                    kind: MountKind::Bind(bind),
-                })
+                let target = needed()?;
+                let bind = BindMount { from: self.from, source, writable: self.read_only == Some(false) };
+                Ok(Mount { target: Some(target), kind: MountKind::Bind(bind) })
             }
             "cache" => {
                 let target = needed()?;
-                let sharing = match self.sharing.as_deref() {
-                    None | Some("" | "shared") => CacheSharing::Shared,
-                    Some("private") => CacheSharing::Private,
-                    Some("locked") => CacheSharing::Locked,
-                    Some(other) => return Err(error(format!("unsupported sharing value \"{other}\""))),
-                };
                 let cache = CacheMount {
                     id: self.id.filter(|id| !id.is_empty()).unwrap_or_else(|| target.clone()),
-                    sharing,
+                    sharing: self.sharing.unwrap_or(CacheSharing::Shared),
                     from: self.from,
-                    source: clean(&path_in_source),
+                    source,
                     uid: self.uid.unwrap_or(0),
                     gid: self.gid.unwrap_or(0),
                     mode: self.mode.unwrap_or(0o755),
@@ -177,8 +201,12 @@ impl Fields {
                 Ok(Mount { target: Some(target), kind: MountKind::Cache(cache) })
             }
             "tmpfs" => Ok(Mount { target: Some(needed()?), kind: MountKind::Tmpfs(self.size) }),
-            "secret" => self.secret(target, flag),
+            "secret" => {
+                let target = given.map(absolute).transpose()?;
+                self.secret(target, flag)
+            }
             _ => {
+                let target = given.map(absolute).transpose()?;
                 let id = self.id.filter(|id| !id.is_empty()).unwrap_or_else(|| "default".into());
                 let ssh = SshMount {
                     id,
@@ -220,14 +248,22 @@ impl Fields {
     }
 }
 
-fn missing(span: &plywood_sdk::instruction::Span, kind: &str) -> PluginError {
-    invalid("InvalidMount", format!("target is required for {kind} mount"), span)
+/// What may have been meant, or all that could be.
+fn near(typed: &str, known: &[&str]) -> String {
+    let is_near = |word: &&&str| {
+        let same = word.chars().filter(|c| typed.contains(*c)).count();
+        word.len().abs_diff(typed.len()) <= 2 && same + 2 >= word.len().max(typed.len())
+    };
+    match known.iter().find(is_near) {
+        Some(word) => format!("did you mean {word}?"),
+        None => format!("there are {}", known.join(", ")),
+    }
 }
 
 /// The fields of a comma-separated line, those in double quotes unquoted (RFC 4180).
 fn csv(line: &str) -> std::result::Result<Vec<String>, &'static str> {
     let mut fields = vec![String::new()];
-    let mut quoted = false;
+    let (mut quoted, mut closed) = (false, false);
     let mut chars = line.chars().peekable();
     while let Some(c) = chars.next() {
         let field = fields.last_mut().ok_or("no field")?;
@@ -236,21 +272,31 @@ fn csv(line: &str) -> std::result::Result<Vec<String>, &'static str> {
                 chars.next();
                 field.push('"');
             }
-            '"' if quoted => quoted = false,
-            '"' if field.is_empty() => quoted = true,
-            ',' if !quoted => fields.push(String::new()),
+            '"' if quoted => (quoted, closed) = (false, true),
+            '"' if field.is_empty() && !closed => quoted = true,
+            ',' if !quoted => {
+                closed = false;
+                fields.push(String::new());
+            }
+            '"' => return Err("a quote stands within a field of the mount"),
+            _ if closed => return Err("something stands behind a closed quote of the mount"),
             _ => field.push(c),
         }
     }
     if quoted { Err("a quote in the mount is not closed") } else { Ok(fields) }
 }
 
-/// A number of bytes, with a binary unit: `64m`, `1.5GiB`.
+/// A number of bytes, with a binary unit: `64m`, `1.5GiB` (docker/go-units, RAMInBytes).
 fn bytes(text: &str) -> Option<u64> {
-    let lower = text.trim().to_lowercase();
-    let digits = lower.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(lower.len());
-    let number: f64 = lower[..digits].parse().ok()?;
-    let unit = lower[digits..].trim().trim_end_matches('b').trim_end_matches('i');
-    let power = ["", "k", "m", "g", "t", "p"].iter().position(|known| *known == unit)?;
-    Some((number * 1024f64.powi(i32::try_from(power).ok()?)) as u64)
+    let end = text.rfind(|c: char| c.is_ascii_digit() || c == '.' || c == ' ')? + 1;
+    let number: f64 = text[..end].trim_end().parse().ok().filter(|number: &f64| *number >= 0.0)?;
+    let unit = text[end..].to_lowercase();
+    let mut letters = unit.chars();
+    let power = match letters.next() {
+        None => 0,
+        Some('b') => return unit.eq("b").then_some(number as u64),
+        Some(letter) => ['k', 'm', 'g', 't', 'p'].iter().position(|known| *known == letter)? + 1,
+    };
+    let rest = letters.as_str();
+    matches!(rest, "" | "b" | "ib").then(|| (number * 1024f64.powi(i32::try_from(power).unwrap_or(0))) as u64)
 }

@@ -14,12 +14,9 @@ pub(crate) fn lower(scope: &Scope<'_>) -> Result<Lowered> {
     let mut mounts = mount::parse_all(scope)?;
     let argv = match &scope.instruction.arguments {
         Arguments::Exec(argv) if argv.is_empty() => {
-            return Err(invalid("MissingArgument", "RUN requires at least one argument", &scope.instruction.span));
+            return Err(invalid("MissingArgument", "RUN requires a program in its JSON form", &scope.instruction.span));
         }
         Arguments::Exec(argv) => argv.clone(),
-        Arguments::Text(text) if text.is_empty() => {
-            return Err(invalid("MissingArgument", "RUN requires at least one argument", &scope.instruction.span));
-        }
         Arguments::Text(text) => {
             let (command, script) = command(text, &scope.instruction.heredocs);
             mounts.extend(script);
@@ -59,8 +56,10 @@ fn device(scope: &Scope<'_>, flag: &Flag) -> Result<Device> {
     for field in value.split(',') {
         match field.split_once('=') {
             None if field == "required" => device.required = true,
-            None => device.name = field.into(),
             Some(("name", name)) => device.name = name.into(),
+            // The names themselves have an equals sign in them: vendor.example/class=device.
+            Some((class, _)) if class.contains('/') => device.name = field.into(),
+            None => device.name = field.into(),
             Some(("required", "true" | "1")) => device.required = true,
             Some(("required", "false" | "0")) => device.required = false,
             Some((key, _)) => {
@@ -102,16 +101,26 @@ fn joined(text: &str, heredocs: &[Heredoc]) -> String {
     heredocs.iter().fold(text.to_owned(), |all, heredoc| format!("{all}\n{}{}", heredoc.content, heredoc.name))
 }
 
-/// Whether the line is nothing but `<<NAME`.
+/// Whether the line is nothing but the word `<<NAME`, in which quotes and backslashes keep blanks together.
 fn is_lone_heredoc(text: &str) -> bool {
     let text = text.trim();
     let rest = text.trim_start_matches(|c: char| c.is_ascii_digit());
     let Some(name) = rest.strip_prefix("<<") else {
         return false;
     };
-    let name = name.trim_start_matches('-');
-    let quoted = name.starts_with(['"', '\'']);
-    quoted && name[1..].find(&name[..1]) == Some(name.len() - 2) || !quoted && !name.contains(char::is_whitespace)
+    let (mut quote, mut chars) = (None, name.trim_start().chars());
+    while let Some(c) = chars.next() {
+        match (quote, c) {
+            (Some(open), c) if c == open => quote = None,
+            (None, '\'' | '"') => quote = Some(c),
+            (None, '\\') => {
+                chars.next();
+            }
+            (None, c) if c.is_whitespace() => return false,
+            _ => {}
+        }
+    }
+    quote.is_none()
 }
 
 /// A body without the tabs that `<<-` takes away.

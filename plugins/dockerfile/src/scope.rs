@@ -2,7 +2,9 @@
 
 use std::cell::RefCell;
 
-use plywood_sdk::instruction::{Arguments, Diagnostic, ExpandError, Expanded, Instruction, PluginError, Span, Stage};
+use plywood_sdk::instruction::{
+    Arguments, Diagnostic, ExpandError, Expanded, Instruction, KeyValue, PluginError, Span, Stage,
+};
 
 use crate::lint;
 use crate::lowering::{Result, invalid};
@@ -36,6 +38,14 @@ impl<'s> Scope<'s> {
     /// Expands one word.
     pub(crate) fn expand(&self, word: &str) -> Result<String> {
         let expanded = self.expanded(word)?;
+        lint::undefined(self, word, &expanded.unset);
+        Ok(expanded.text)
+    }
+
+    /// Expands one word, where these variables have these values.
+    pub(crate) fn expand_with(&self, word: &str, variables: &[KeyValue]) -> Result<String> {
+        let expanded = self.stage.expand_with(word, variables);
+        let expanded = expanded.map_err(|error| self.cannot_expand(word, &error))?;
         lint::undefined(self, word, &expanded.unset);
         Ok(expanded.text)
     }

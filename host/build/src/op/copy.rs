@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use context::Context;
 use context::pattern::{Matched, Matcher, Pattern, has_wildcard};
 use oci::tree::{self, Entry, File, Inode, Kind, Path, Time, Tree};
 
@@ -23,7 +24,7 @@ pub(crate) struct Source {
     /// Paths and patterns, in order.
     pub(crate) patterns: Vec<String>,
     /// Files that are archives, by path, and what is in them; unpacked instead of copied.
-    pub(crate) archives: BTreeMap<Path, (usize, Arc<Tree>)>,
+    pub(crate) archives: BTreeMap<Path, (usize, Arc<Context>)>,
     /// Which number its files' origins bear.
     pub(crate) number: usize,
 }
@@ -56,7 +57,7 @@ pub(crate) fn plan(sources: &[Source], how: &How, base: &Tree) -> Result<Vec<Pla
         for pattern in &source.patterns {
             let mut copier = Copier { view: &mut view, how, source, operation, include: None };
             copier.pattern(pattern)?;
-            operation += 1;
+            operation = copier.operation;
         }
     }
     Ok(view.finish())
@@ -73,16 +74,17 @@ pub(crate) fn matches(tree: &Tree, pattern: &str) -> Result<Vec<Path>, String> {
     let first = parts.iter().position(|part| has_wildcard(part)).unwrap_or(0);
     let folder = unescape(&parts[..first].join(&b'/'));
     let folder = tree.resolve(&folder).map_err(|error| error.to_string())?;
+    if !folder.is_empty() && tree.get(&folder).is_none() {
+        return Err(not_found(&folder));
+    }
     let rest = Pattern::within(&parts[first..].join(&b'/')).map_err(|error| error.to_string())?;
     let skip = if folder.is_empty() { 0 } else { folder.len() + 1 };
-    let mut found: Vec<Path> = Vec::new();
-    for (path, _) in tree.below(&folder) {
-        // A match is copied whole, so nothing in it matches again.
-        let inside = found.last().is_some_and(|last| path.starts_with(last) && path.get(last.len()) == Some(&b'/'));
-        if !inside && rest.matches(&path[skip..]) {
-            found.push(path.clone());
-        }
-    }
+    let mut found: Vec<Path> =
+        tree.below(&folder).map(|(path, _)| path).filter(|path| rest.matches(&path[skip..])).cloned().collect();
+    // As a walk meets them: what is in a folder before what comes after it.
+    found.sort_by(|a, b| tree::order(a, b));
+    // A match is copied whole, so nothing in it matches again.
+    found.dedup_by(|path, last| path.starts_with(last) && path.get(last.len()) == Some(&b'/'));
     Ok(found)
 }
 
@@ -111,6 +113,7 @@ impl Copier<'_, '_> {
         if !self.how.parents {
             for path in matches(&self.source.tree, pattern)? {
                 self.one(&path, &self.how.destination.clone())?;
+                self.operation += 1;
             }
             return Ok(());
         }
@@ -130,6 +133,7 @@ impl Copier<'_, '_> {
                 self.include = Some(matcher);
             }
             self.one(&pivot_path, &self.how.destination.clone())?;
+            self.operation += 1;
         }
         Ok(())
     }
@@ -140,8 +144,11 @@ impl Copier<'_, '_> {
 
     fn make_dirs(&mut self, path: &[u8]) -> Result<(), String> {
         let (owner, now) = (self.owner(), self.how.now);
-        let plain = Entry::dir(0o755, now);
-        let mode = self.how.mode.as_ref().map_or(plain.mode, |mode| mode.apply(&plain));
+        // Clauses change what there is, and here is nothing yet; the special bits are for what is copied.
+        let mode = match &self.how.mode {
+            Some(Mode::Octal(bits)) => bits & 0o777,
+            _ => 0o755,
+        };
         self.view
             .make_dirs(path, mode, owner, now)
             .map_err(|at| format!("cannot copy to non-directory: /{}", show(&at)))
@@ -199,11 +206,12 @@ impl Copier<'_, '_> {
         if self.view.is_dir(&target) {
             return Err(format!("cannot replace to directory /{} with file", show(&target)));
         }
-        if let Kind::File(File { inode, .. }) = &entry.kind {
+        if let Kind::File(File { inode, size, .. }) = &entry.kind {
             let inode = Inode { layer: inode.layer, path: inode.path.clone() };
             let origin = Origin { source: self.source.number, inode: inode.clone() };
             let link = Some((self.operation, inode));
-            self.view.put(target, self.attributes(entry), Some(origin), link);
+            // An empty file has no bytes to be looked for.
+            self.view.put(target, self.attributes(entry), Some(origin).filter(|_| *size > 0), link);
         } else {
             self.view.put(target, self.attributes(entry), None, None);
         }
@@ -265,30 +273,39 @@ impl Copier<'_, '_> {
         Ok(())
     }
 
-    /// A folder of the source gives its attributes to the one in its place, or only to a new one.
+    /// A folder of the source gives its attributes to the one in its place, or only its mode.
     fn directory(&mut self, entry: &Entry, place: &[u8], overwrite: bool) -> Result<(), String> {
         let there = self.view.is_dir(place);
         if !there && self.view.get(place).is_some() {
             return Err(format!("cannot copy to non-directory: /{}", show(place)));
         }
-        if !there || overwrite {
-            self.view.put(place.to_vec(), self.attributes(entry), None, None);
+        let mut given = self.attributes(entry);
+        if there && !overwrite {
+            let mode = given.mode;
+            given = self.view.get(place).cloned().unwrap_or(given);
+            given.mode = mode;
         }
+        self.view.put(place.to_vec(), given, None, None);
         Ok(())
     }
 
     /// Puts what an archive holds into the destination, which is a directory whatever its name.
-    fn unpack(&mut self, number: usize, archive: &Tree, destination: &str) -> Result<(), String> {
+    fn unpack(&mut self, number: usize, archive: &Context, destination: &str) -> Result<(), String> {
         let links = |error: tree::LinkLoop| error.to_string();
+        let in_the_way = |at: Path| format!("cannot unpack into /{}, which is no directory", show(&at));
         let root = self.view.resolve(destination.as_bytes()).map_err(links)?;
-        self.make_dirs(&root)?;
-        for (path, entry) in archive.below(&[]) {
+        let (owner, now) = (self.owner(), self.how.now);
+        self.view.make_dirs(&root, 0o755, owner, now).map_err(in_the_way)?;
+        let mut entries: Vec<(&Path, &Entry)> = archive.tree.iter().filter(|(path, _)| !path.is_empty()).collect();
+        entries.sort_by(|(a, _), (b, _)| tree::order(a, b));
+        for (path, entry) in entries {
+            // What the archive does not mention is made where it is missing, and root's.
+            if archive.implied.contains(path) {
+                continue;
+            }
             let full = tree::join(&root, path);
             let parent = self.view.resolve(tree::parent(&full)).map_err(links)?;
-            let (owner, now) = (self.owner(), self.how.now);
-            self.view
-                .make_dirs(&parent, 0o755, owner, now)
-                .map_err(|at| format!("cannot unpack into /{}, which is no directory", show(&at)))?;
+            self.view.make_dirs(&parent, 0o755, (0, 0), now).map_err(in_the_way)?;
             let place = tree::join(&parent, tree::name(&full));
             let mut entry = entry.clone();
             if let Some((uid, gid)) = self.how.owner {

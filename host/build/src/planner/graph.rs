@@ -149,6 +149,7 @@ impl<'b> GraphBuilder<'b> {
             },
             Ref::Image(image) => Origin::Vertex(self.image(image, None)),
             Ref::Context(name) => Origin::Context(name.clone()),
+            Ref::Scratch => Origin::Scratch,
         }
     }
 }

@@ -68,6 +68,7 @@ impl Planner {
             shared: self.shared.clone(),
             stage: index,
             platform: platform.clone(),
+            unused: false,
         };
         let mut lowerer = Lowerer {
             planner: self,
@@ -80,8 +81,12 @@ impl Planner {
         };
         for trigger in triggers {
             let source = format!("ONBUILD of {name}");
-            let line = dockerfile::parse_trigger(&source, &trigger, &self.keywords)?;
-            lowerer.line(line, 0).await?;
+            let line = dockerfile::parse_trigger(&source, &trigger, &self.keywords).map_err(|diagnostic| {
+                // What the base image says stands nowhere in this file.
+                let message = format!("the trigger `{}` of {name}: {}", first_line(&trigger), diagnostic.message);
+                Diagnostic { message, span: Some(span.clone()), fixes: Vec::new(), ..diagnostic }
+            })?;
+            lowerer.line(line.moved(span.clone()), 0).await?;
         }
         lowerer.in_trigger = false;
         for line in lines {
@@ -156,7 +161,8 @@ impl Planner {
             }
             Base::Scratch | Base::Context(_) => {
                 let mut config = ImageConfig::default();
-                config.set_platform(platform);
+                // Nothing is for all platforms, so it is for the one that is built.
+                config.set_platform(&self.target_platform);
                 "/".clone_into(&mut config.config.working_dir);
                 StagePlan { config, ..empty }
             }
@@ -179,6 +185,10 @@ impl Planner {
         }
         Ok(plan)
     }
+}
+
+fn first_line(text: &str) -> &str {
+    text.lines().next().unwrap_or_default()
 }
 
 impl Step {
@@ -294,6 +304,9 @@ impl Lowerer<'_> {
     async fn op(&mut self, op: Op, span: &Span, hints: &[(String, String)]) -> Result<(), Error> {
         let step = match op {
             Op::Config(change) => {
+                if let ConfigChange::AddOnBuild(trigger) = &change {
+                    self.planner.check_trigger(trigger, self.view.stage, span).await?;
+                }
                 self.change(&change);
                 return Ok(());
             }

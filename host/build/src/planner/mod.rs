@@ -3,6 +3,7 @@
 //! Demand-driven: a stage is lowered once its base's configuration is known, and only if the target leads to it. What
 //! must be looked up (images, contexts) is asked of a [`Resolver`]; nothing here touches network or disk.
 
+mod form;
 mod graph;
 mod lint;
 mod lower;
@@ -18,7 +19,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use context::pattern::Matcher;
-use dockerfile::File;
+use dockerfile::{Directives, File};
 use oci::config::History;
 use oci::{ImageConfig, Platform};
 use plan::graph::{CopyStep, Graph, ImageSource, RunStep, VertexId};
@@ -78,6 +79,7 @@ enum Ref {
     Stage(usize),
     Image(Arc<BaseImage>),
     Context(Option<String>),
+    Scratch,
 }
 
 /// A stage, lowered.
@@ -191,8 +193,9 @@ pub(crate) async fn plan(
     extent: Extent,
 ) -> Result<Arc<Planner>, Error> {
     let keywords = keywords(instructions);
+    // Before anything else in the file is judged: it may be in another language.
+    check_syntax(&dockerfile::directives(&request.file_name, &request.file)?, request, syntaxes)?;
     let file = dockerfile::parse(&request.file_name, &request.file, &keywords)?;
-    check_syntax(&file, request, syntaxes)?;
     let linter = Linter::new(&file, &request.build_args)?;
     let planner = prepare(request, instructions, keywords, file, resolver, linter, events)?;
     if extent == Extent::Target {
@@ -202,7 +205,12 @@ pub(crate) async fn plan(
         (Extent::Everything, None) => (0..planner.stages.len()).collect(),
         _ => vec![planner.target],
     };
-    let planned = try_join_all(wanted.into_iter().map(|stage| planner.stage(stage))).await;
+    let mut planned = try_join_all(wanted.into_iter().map(|stage| planner.stage(stage))).await;
+    if planned.is_ok()
+        && let Err(error) = planner.check_unused().await
+    {
+        planned = Err(error);
+    }
     let findings = planner.linter.take();
     let verdict = planner.linter.verdict(&findings);
     findings.into_iter().for_each(|finding| events(Event::Diagnostic(finding)));
@@ -254,9 +262,9 @@ fn prepare(
 }
 
 /// `# syntax=docker/dockerfile...` is what is built in; anything else would have to be a pinned plugin.
-fn check_syntax(file: &File, request: &BuildRequest, known: &[String]) -> Result<(), Error> {
+fn check_syntax(directives: &Directives, request: &BuildRequest, known: &[String]) -> Result<(), Error> {
     let given = request.build_args.iter().rev().find(|(name, _)| name == "BUILDKIT_SYNTAX");
-    let (value, span) = match (given, &file.directives.syntax) {
+    let (value, span) = match (given, &directives.syntax) {
         (Some((_, value)), _) => (value, None),
         (None, Some((value, span))) => (value, Some(span.clone())),
         (None, None) => return Ok(()),
@@ -279,9 +287,9 @@ fn target(file: &File, wanted: Option<&str>) -> Result<usize, Error> {
         return Ok(file.stages.len() - 1);
     };
     let lower = wanted.to_lowercase();
-    let by_name = file.stages.iter().position(|stage| stage.name.as_deref() == Some(&lower));
-    let found = by_name.or_else(|| wanted.parse().ok().filter(|number| *number < file.stages.len()));
-    found.ok_or_else(|| {
+    // The last of its name, as it is for COPY.
+    let by_name = file.stages.iter().rposition(|stage| stage.name.as_deref() == Some(&lower));
+    by_name.ok_or_else(|| {
         let names: Vec<&str> = file.stages.iter().filter_map(|stage| stage.name.as_deref()).collect();
         let near = plan::diagnostic::nearest(&lower, names.iter().copied());
         let hint = near.map(|near| format!(" (did you mean {near}?)")).unwrap_or_default();
@@ -301,9 +309,13 @@ fn globals(file: &File, mut globals: Variables, given: &[(String, String)]) -> R
                 .map_err(|error| Error::at("InvalidSubstitution", message(error), &arg.span))
         };
         let name = arg.name.clone();
-        let default = arg.default.as_deref().map(expand).transpose()?;
         let given = given.iter().rev().find(|(known, _)| *known == name).map(|(_, value)| value.clone());
-        if let Some(value) = given.or(default) {
+        // A default that the user overrides is nobody's business.
+        let value = match given {
+            Some(value) => Some(value),
+            None => arg.default.as_deref().map(expand).transpose()?,
+        };
+        if let Some(value) = value {
             globals.set(&name, &value);
         }
     }
@@ -389,6 +401,10 @@ impl Planner {
             let Some(plan) = self.stages[stage].get() else { continue };
             let vertex = |item: &HistoryItem| item.step.and_then(|step| steps.get(step).copied());
             history.extend(plan.history.iter().map(|item| (item.line.clone(), vertex(item))));
+        }
+        // The image is for what the user asked for, whatever its stages were made on.
+        if self.explicit_platform {
+            config.set_platform(&self.target_platform);
         }
         config.history.clear();
         config.rootfs.diff_ids.clear();

@@ -45,6 +45,25 @@ impl Planner {
     }
 }
 
+impl Planner {
+    /// Refuses to take something from a stage that is not there, or not above the stage `at`.
+    pub(super) fn check_origin(&self, name: &str, at: usize, span: &Span) -> Result<(), Error> {
+        match self.shared.find(name, at) {
+            Some(Err(stage)) => {
+                let what = if stage == at { "itself" } else { "a stage that is defined below it" };
+                let message = format!("a stage cannot copy from {what}: \"{name}\"");
+                Err(Error::at("StageOrder", message, span))
+            }
+            // A number is a stage and never an image.
+            None if !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_digit()) => {
+                let message = format!("invalid stage index {name}: this file has {} stages", self.stages.len());
+                Err(Error::at("NoStage", message, span))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 impl std::convert::From<Named> for Base {
     fn from(named: Named) -> Self {
         match named {
@@ -59,8 +78,9 @@ impl Lowerer<'_> {
     pub(super) async fn origin(&self, name: &str, span: &Span) -> Result<Ref, Error> {
         let (planner, platform) = (self.planner, &self.view.platform);
         let failed = |source| Error::Base { source, span: Some(span.clone()) };
+        let stage = planner.shared.find(name, self.view.stage);
         // A stage that a named context takes the place of is found with that context in it.
-        if let Some(stage) = planner.shared.stage(name, self.view.stage) {
+        if let Some(Ok(stage)) = stage {
             return Ok(Ref::Stage(stage));
         }
         if let Some(named) = planner.resolver.named(name, platform).await.map_err(failed)? {
@@ -69,11 +89,9 @@ impl Lowerer<'_> {
                 Named::Image(image) => Ref::Image(image),
             });
         }
-        let all = planner.shared.stage_names.len();
-        if let Some(stage) = planner.shared.stage(name, all) {
-            let what = if stage == self.view.stage { "itself" } else { "a stage that is defined below it" };
-            let message = format!("a stage cannot copy from {what}: \"{name}\"");
-            return Err(Error::at("StageOrder", message, span));
+        planner.check_origin(name, self.view.stage, span)?;
+        if name == "scratch" {
+            return Ok(Ref::Scratch);
         }
         if let Err(error) = name.parse::<oci::Reference>() {
             let names = planner.shared.stage_names.iter().flatten().map(String::as_str);

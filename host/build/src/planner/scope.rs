@@ -65,8 +65,9 @@ impl Variables {
         match how {
             Expansion::Word => expand::word(text, &lookup, options),
             Expansion::Words => expand::words(text, &lookup, options),
-            // Quotes in a here-document are text; they do not keep variables from being expanded.
-            Expansion::Raw => expand::word(text, &lookup, Options { ignore_quotes: true, ..options }),
+            // Quotes in a here-document are text; they do not keep variables from being expanded. A backslash does,
+            // whatever else the file lets escape.
+            Expansion::Raw => expand::word(text, &lookup, Options { ignore_quotes: true, escape: '\\', ..options }),
         }
     }
 }

@@ -25,6 +25,8 @@ pub(super) struct StageView {
     pub(super) stage: usize,
     /// What the stage is built for.
     pub(super) platform: Platform,
+    /// Whether nothing is made of it.
+    pub(super) unused: bool,
 }
 
 /// What all stages share.
@@ -40,11 +42,17 @@ impl Shared {
         self.build_args.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
+    /// The stage that a name or number means, the last of its name; `Err` where it is not above `below`.
+    pub(super) fn find(&self, name: &str, below: usize) -> Option<Result<usize, usize>> {
+        let lower = name.to_lowercase();
+        let by_name = self.stage_names.iter().rposition(|known| known.as_deref() == Some(&lower));
+        let by_number = || name.parse().ok().filter(|number| *number < self.stage_names.len());
+        by_name.or_else(by_number).map(|stage| if stage < below { Ok(stage) } else { Err(stage) })
+    }
+
     /// The stage above `below` that a name or number means.
     pub(super) fn stage(&self, name: &str, below: usize) -> Option<usize> {
-        let lower = name.to_lowercase();
-        let by_name = self.stage_names[..below].iter().rposition(|known| known.as_deref() == Some(&lower));
-        by_name.or_else(|| name.parse().ok().filter(|number| *number < below))
+        self.find(name, below)?.ok()
     }
 }
 
@@ -75,7 +83,16 @@ impl Stage for StageView {
     }
 
     fn expand(&self, text: &str, how: Expansion) -> Result<Expanded, ExpandError> {
+        if self.unused {
+            return Ok(Expanded { words: vec![text.to_owned()], unset: Vec::new() });
+        }
         self.variables.expand(text, self.line.instruction.escape, how)
+    }
+
+    fn expand_with(&self, text: &str, variables: &[(String, String)]) -> Result<Expanded, ExpandError> {
+        let mut view = self.clone();
+        variables.iter().for_each(|(name, value)| view.variables.set(name, value));
+        view.expand(text, Expansion::Word)
     }
 
     fn split(&self, text: &str) -> Vec<String> {
@@ -96,5 +113,9 @@ impl Stage for StageView {
 
     fn resolve_stage(&self, name: &str) -> Option<String> {
         self.shared.stage(name, self.stage).map(|stage| stage.to_string())
+    }
+
+    fn is_unused(&self) -> bool {
+        self.unused
     }
 }

@@ -154,9 +154,9 @@ fn of_context(
                     continue;
                 }
                 let archive = context::archive::read(open()?, true).map_err(|error| error.to_string())?;
-                let number = bodies.len();
-                archives.insert(path, (number, Arc::new(archive.tree.clone())));
-                bodies.insert(number, Bodies::Context(Arc::new(archive)));
+                let (number, archive) = (bodies.len(), Arc::new(archive));
+                archives.insert(path, (number, archive.clone()));
+                bodies.insert(number, Bodies::Context(archive));
             }
         }
     }

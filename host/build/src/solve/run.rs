@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use executor::{Mount, MountKind as Kind, Network};
 use oci::DiffId;
+use oci::media_type::Compression;
 use plan::graph::{Origin, RunStep, Vertex, VertexId};
 use plan::op::{CacheMount, MountKind, SecretMount, Security, Sharing};
 use snapshot::assemble;
@@ -185,7 +186,7 @@ impl Solver {
                 let (layer, source) = self.context_layer(vertex, name.as_deref(), source).await?;
                 (vec![layer], source)
             }
-            Some(Origin::Scratch) | None => (Vec::new(), source.to_owned()),
+            Some(Origin::Scratch) | None => (vec![self.nothing().await?], source.to_owned()),
         };
         let lowers = self.unpacked(vertex, &layers).await?;
         let writable = match writable {
@@ -193,6 +194,13 @@ impl Solver {
             false => None,
         };
         Ok(Kind::Trees { lowers, source, writable })
+    }
+
+    /// A layer without entries.
+    async fn nothing(&self) -> Result<DiffId, Error> {
+        let store = self.tools.store.clone();
+        let work = move || assemble::layer(&store, Vec::new(), Compression::Zstd, Level::fast());
+        Ok(tokio::task::spawn_blocking(work).await.map_err(|error| Error::Request(error.to_string()))??)
     }
 
     /// A socket for this command alone, behind which an agent answers.
@@ -326,7 +334,7 @@ impl Solver {
                 let scratch = self.tools.store.scratch_folder()?;
                 self.write(*id, vertex, planned, &bodies, Some(&scratch)).await?
             }
-            Origin::Scratch => return Err(Self::failed(vertex, "an empty stage cannot fill a cache mount")),
+            Origin::Scratch => self.nothing().await?,
         };
         let store = &self.tools.store;
         let variant = store.variants(layer).into_iter().next();

@@ -13,35 +13,30 @@ pub(super) struct Pattern {
 /// What stands between stars; none is any character.
 type Part = Vec<Option<char>>;
 
-/// `text` with each escape character giving way to what follows it.
-pub(super) fn unescape(text: &str, escape: char) -> String {
-    let mut chars = text.chars();
-    let mut out = String::with_capacity(text.len());
-    while let Some(c) = chars.next() {
-        out.push(if c == escape { chars.next().unwrap_or(c) } else { c });
-    }
-    out
-}
-
 /// Whether a part matches at the front of `text`.
 fn fits(part: &[Option<char>], text: &[char]) -> bool {
     part.len() <= text.len() && part.iter().zip(text).all(|(wanted, c)| wanted.is_none_or(|wanted| wanted == *c))
 }
 
 impl Pattern {
-    pub(super) fn parse(text: &str, escape: char) -> Self {
+    /// Parses a pattern, in which a backslash makes the next character mean itself, whatever else escapes in the file.
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
         let (mut parts, mut part) = (Vec::new(), Part::new());
         let mut chars = text.chars();
         while let Some(c) = chars.next() {
             match c {
                 '*' => parts.push(std::mem::take(&mut part)),
                 '?' => part.push(None),
-                _ if c == escape => part.push(Some(chars.next().unwrap_or(c))),
+                '\\' => match chars.next() {
+                    Some(c @ ('*' | '?' | '\\' | '}' | '/')) => part.push(Some(c)),
+                    Some(c) => return Err(format!("invalid escape '\\{c}'")),
+                    None => part.push(Some(c)),
+                },
                 _ => part.push(Some(c)),
             }
         }
         parts.push(part);
-        Self::of(parts)
+        Ok(Self::of(parts))
     }
 
     fn of(mut parts: Vec<Part>) -> Self {
