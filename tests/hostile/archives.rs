@@ -44,7 +44,7 @@ fn added(scene: &Scene, archive: &[u8], destination: &str) -> Result<Listing, St
 #[test]
 fn a_context_has_nothing_outside() {
     let scene = Scene::new();
-    for name in ["../x", "a/../../x", "..", "/../x", "a/.."] {
+    for name in ["../x", "a/../../x", "..", "/../x"] {
         let (ended, _) = context(&scene, Tar::new().file(name, "x"), "FROM scratch\nCOPY . /\n");
         ended.refused("leads outside of it");
     }

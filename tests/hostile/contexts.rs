@@ -151,8 +151,8 @@ fn pipes_and_sockets_block_nothing() {
         })
         .collect();
     assert!(kinds.contains(&("pipe".into(), tar::EntryType::Fifo)), "{kinds:?}");
-    assert!(!kinds.iter().any(|(path, _)| path == "socket"), "{kinds:?}");
-    refused(&scene, "COPY socket /", "not found");
+    // As BuildKit has it: an empty file.
+    assert!(kinds.contains(&("socket".into(), tar::EntryType::Regular)), "{kinds:?}");
 }
 
 #[test]
@@ -176,7 +176,7 @@ fn a_build_file_that_blocks_or_never_ends() {
     fs::File::create(&file).unwrap().set_len(100 << 30).unwrap();
     scene.build_context(&["-o", "type=tar,dest=/dev/null"]).refused("longer than");
     fs::write(&file, vec![0xff; 1000]).unwrap();
-    scene.build_context(&["-o", "type=tar,dest=/dev/null"]).refused("utf-8");
+    scene.build_context(&["-o", "type=tar,dest=/dev/null"]).refused("is not UTF-8");
     fs::write(&file, [0; 1000]).unwrap();
     scene.build_context(&["-o", "type=tar,dest=/dev/null"]).refused("unknown instruction");
 }

@@ -40,6 +40,12 @@ impl Ended {
         assert!(self.ok, "it must be built:\n{}", self.text);
     }
 
+    /// It was built, and these words were said.
+    pub(crate) fn warned(&self, phrase: &str) {
+        self.built();
+        assert!(self.text.contains(phrase), "the message lacks {phrase:?}:\n{}", self.text);
+    }
+
     /// It was refused with these words.
     pub(crate) fn refused(&self, phrase: &str) {
         assert!(!self.ok, "it was built, and must not be:\n{}", self.text);

@@ -68,19 +68,23 @@ fn hold(text: &str, expanded: &Result<Expanded, ExpandError>) {
 
 /// Patterns as they are defined: by trying each part of the value.
 fn operators(pattern: &str, replacement: &str, value: &str, escape: char) {
-    if pattern.is_empty() || [pattern, value].iter().any(|text| text.len() > 40) || replacement.len() > 200 {
+    // What is special outside of patterns is left out, and a first `#` or `%`, which would be the operator's.
+    let plain = |text: &str, but: &str| -> String {
+        text.chars().filter(|c| !"$'\"`}".contains(*c) && !but.contains(*c)).collect()
+    };
+    let pattern = plain(pattern, "/").trim_start_matches(['#', '%']).to_owned();
+    let replacement = plain(replacement, "\\");
+    if pattern.is_empty() || [&*pattern, value].iter().any(|text| text.len() > 40) || replacement.len() > 200 {
         return;
     }
-    let escaped = |text: &str, but: &[char]| -> String {
-        text.chars().flat_map(|c| (!but.contains(&c)).then_some(escape).into_iter().chain([c])).collect()
-    };
-    let word = escaped(pattern, &['*', '?']);
+    // Within patterns it is a backslash that escapes, whatever does in the file.
+    let word = pattern.replace('\\', "\\\\");
     let run = |text: String| {
         let options = Options { escape, ..Options::default() };
         expand::word(&text, &|name| (name == "v").then(|| value.to_owned()), options).map(|e| e.words.concat())
     };
     let ends: Vec<usize> = value.char_indices().map(|(at, _)| at).chain([value.len()]).collect();
-    let matches = |from: usize, to: usize| glob::shell(pattern, &value[from..to]);
+    let matches = |from: usize, to: usize| glob::shell(&pattern, &value[from..to]);
     let prefix = |at: &usize| matches(0, *at);
     let suffix = |at: &usize| matches(*at, value.len());
     let (short, long) = (ends.iter().find(|at| prefix(at)), ends.iter().rev().find(|at| prefix(at)));
@@ -101,7 +105,7 @@ fn operators(pattern: &str, replacement: &str, value: &str, escape: char) {
                 at = next;
                 continue;
             };
-            out.push_str(replacement);
+            out.push_str(&replacement);
             at = *end;
             if !all {
                 break;
@@ -109,7 +113,7 @@ fn operators(pattern: &str, replacement: &str, value: &str, escape: char) {
         }
         out.push_str(&value[at..]);
         let operator = if all { "//" } else { "/" };
-        let text = format!("${{v{operator}{word}/{}}}", escaped(replacement, &[]));
+        let text = format!("${{v{operator}{word}/{replacement}}}");
         assert_eq!(run(text), Ok(out), "{operator}{pattern}/{replacement} of {value:?}");
     }
 }

@@ -21,7 +21,7 @@ fuzz_target!(|data: &[u8]| {
             Ok(line) => lines.hold_line(&line),
             Err(diagnostic) => lines.hold_of(&diagnostic),
         }
-        match dockerfile::parse_included("included", &text, &KEYWORDS) {
+        match dockerfile::parse_included("included", &text, '\\', &KEYWORDS) {
             Ok(included) => included.iter().for_each(|line| lines.hold_line(line)),
             Err(diagnostic) => lines.hold_of(&diagnostic),
         }

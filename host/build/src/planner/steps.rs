@@ -113,9 +113,10 @@ impl Lowerer<'_> {
             proxies: self.planner.proxies.clone(),
             hosts: self.planner.commands.surroundings.hosts.clone(),
             user: op.user.clone().unwrap_or_else(|| config.user.clone()),
-            working_dir: match op.working_dir.as_ref().unwrap_or(&config.working_dir) {
-                path if path.is_empty() => "/".into(),
-                path => path.clone(),
+            // As text, before any link in the image is followed: it was made so.
+            working_dir: {
+                let path = op.working_dir.as_ref().unwrap_or(&config.working_dir);
+                format!("/{}", String::from_utf8_lossy(&oci::tree::clean(path.as_bytes())))
             },
             mount_origins: Vec::new(),
             op,
