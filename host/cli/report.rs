@@ -111,7 +111,9 @@ pub(crate) fn describe(error: &anyhow::Error, file: Option<(&str, &str)>) -> Str
             }
             out
         }
-        Error::Step { span, .. } | Error::Base { span, .. } => message(&failed.to_string(), span.as_ref(), None, file),
+        Error::Step { span, .. } | Error::NotCached { span, .. } | Error::Base { span, .. } => {
+            message(&failed.to_string(), span.as_ref(), None, file)
+        }
         Error::Isolation { refused, span } => message(&failed.to_string(), span.as_ref(), Some(&refused.help), file),
         Error::Plugin { source, span } => {
             let help = match source {

@@ -134,6 +134,15 @@ pub(crate) fn skopeo_inspect(place: &str) -> serde_json::Value {
     serde_json::from_str(&run(&mut command)).unwrap()
 }
 
+/// The tags of a repository.
+pub(crate) fn skopeo_tags(repository: &str) -> Vec<String> {
+    let skopeo = need("skopeo", "skopeo");
+    let mut command = Command::new(skopeo);
+    command.args(["list-tags", "--tls-verify=false"]).arg(format!("docker://{repository}"));
+    let told: serde_json::Value = serde_json::from_str(&run(&mut command)).unwrap();
+    told["Tags"].as_array().unwrap().iter().map(|tag| tag.as_str().unwrap().to_owned()).collect()
+}
+
 /// Waits until something is so.
 pub(crate) fn wait_for(what: &str, limit: Duration, mut is_so: impl FnMut() -> bool) {
     let start = Instant::now();
@@ -213,6 +222,12 @@ impl Registry {
             }
         }
         panic!("the registry does not start:\n{}", fs::read_to_string(&log).unwrap_or_default());
+    }
+
+    /// Where it keeps a blob.
+    pub(crate) fn blob(&self, hex: &str) -> PathBuf {
+        let data = self._folder.path().join("data/docker/registry/v2/blobs/sha256");
+        data.join(&hex[..2]).join(hex).join("data")
     }
 
     /// Requests so far, one a line: `POST /v2/a/blobs/uploads/ 202`.

@@ -34,6 +34,16 @@ pub enum Error {
         /// Where it stands.
         span: Option<Span>,
     },
+    /// A step was not found where everything must be.
+    #[error("{step} is not in the cache: {reason}")]
+    NotCached {
+        /// The step.
+        step: String,
+        /// Why.
+        reason: String,
+        /// Where it stands.
+        span: Option<Span>,
+    },
     /// Commands cannot be run here.
     #[error("{refused}")]
     Isolation {

@@ -1,5 +1,6 @@
 //! From layers and configuration to an image, and from there to where it is wanted.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -9,6 +10,7 @@ use std::sync::Arc;
 use futures_util::future::try_join_all;
 use futures_util::stream::BoxStream;
 use image::{ArchiveFormat, ArchiveSink, Document, LayoutSink, RegistrySink, Sink, Source, StoreSink, StoreSource};
+use oci::media_type::Compression;
 use oci::{Descriptor, DiffId, Digest, ImageConfig, Reference, describe};
 use registry::Bytes;
 
@@ -16,6 +18,7 @@ use crate::error::Error;
 use crate::event::Event;
 use crate::planner::Planned;
 use crate::request::{BuildOutput, BuildRequest, Output, Tools};
+use crate::resolve::LayerSource;
 use crate::solve::{Solved, Solver};
 
 mod files;
@@ -73,7 +76,8 @@ async fn rewrite_times(
         return Ok(());
     };
     // What comes from the base image stays as it is there.
-    let own = layers.iter_mut().skip_while(|layer| solver.lookups().layer_source(**layer).is_some());
+    let is_base = |layer: &&mut DiffId| solver.lookups().layer_source(**layer).is_some_and(|origin| origin.is_base);
+    let own = layers.iter_mut().skip_while(is_base);
     for layer in own {
         // What came of it is kept like a step's result.
         let key = plan::key::Frame::new("not after").field(layer.0.as_bytes()).field(&epoch.to_le_bytes());
@@ -111,8 +115,7 @@ pub(crate) async fn export(
         images => index(request, tools, images)?,
     };
     let descriptor = document.descriptor.clone();
-    let from = images.iter().find_map(|image| base_reference(&image.solver, &image.layers));
-    let source: Arc<dyn Source> = Arc::new(Origins { store: StoreSource::at(store, descriptor.clone()), from });
+    let source: Arc<dyn Source> = Arc::new(Origins::new(StoreSource::at(store, descriptor.clone()), &images));
     for output in &request.outputs {
         write(request, tools, &source, &images, several, output).await?;
     }
@@ -141,10 +144,23 @@ fn index(request: &BuildRequest, tools: &Tools, images: &[Made]) -> Result<Docum
     Ok(Document { descriptor: describe(request.format.index(), digest, bytes.len() as u64), bytes })
 }
 
-/// The store's image, whose base layers a registry may have.
+/// An image whose documents are in the store, and each blob there or where it can be had.
 struct Origins {
     store: StoreSource,
-    from: Option<Reference>,
+    elsewhere: BTreeMap<Digest, LayerSource>,
+}
+
+impl Origins {
+    fn new(store: StoreSource, images: &[Made]) -> Self {
+        let layers = images.iter().flat_map(|image| image.layers.iter().map(move |layer| (image, *layer)));
+        let sources = layers.filter_map(|(image, layer)| image.solver.lookups().layer_source(layer));
+        let of = |source: LayerSource| Some((oci::digest_of(&source.descriptor).ok()?, source));
+        Self { store, elsewhere: sources.filter_map(of).collect() }
+    }
+
+    fn origin(&self, descriptor: &Descriptor) -> Option<&LayerSource> {
+        self.elsewhere.get(&oci::digest_of(descriptor).ok()?)
+    }
 }
 
 impl Source for Origins {
@@ -160,17 +176,15 @@ impl Source for Origins {
         &'f self,
         descriptor: &'f Descriptor,
     ) -> image::Later<'f, Result<BoxStream<'static, std::io::Result<Bytes>>, image::Error>> {
-        self.store.open(descriptor)
+        match self.origin(descriptor) {
+            Some(origin) if !self.store.blob_in_store(descriptor) => origin.source.open(&origin.descriptor),
+            _ => self.store.open(descriptor),
+        }
     }
 
-    fn reference(&self) -> Option<&Reference> {
-        self.from.as_ref()
+    fn repository_of(&self, descriptor: &Descriptor) -> Option<Reference> {
+        self.origin(descriptor)?.source.reference().cloned()
     }
-}
-
-/// The repository that base layers came from, for mounting them from there.
-fn base_reference(solver: &Solver, layers: &[DiffId]) -> Option<Reference> {
-    layers.iter().find_map(|layer| solver.lookups().layer_source(*layer)?.source.reference().cloned())
 }
 
 /// The image's configuration: what the stages made of it, and how each layer came to be.
@@ -217,9 +231,25 @@ async fn config(
 
 /// The blob of a layer as it will be sent: a base image's own, or one in the compression that was asked for.
 async fn blob(solver: &Arc<Solver>, tools: &Tools, layer: DiffId, request: &BuildRequest) -> Result<Descriptor, Error> {
+    let digest = |descriptor: &Descriptor| oci::digest_of(descriptor).map_err(|e| Error::Request(e.to_string()));
+    let origin = solver.lookups().layer_source(layer);
+    let known = tools.store.variants(layer);
+    if let Some(origin) = &origin {
+        let digest = digest(&origin.descriptor)?;
+        let kind = origin.descriptor.media_type().to_string();
+        let compression = oci::media_type::compression(&kind).unwrap_or(Compression::Gzip);
+        // What goes to a registry alone need not be here: that has it, or takes it from where it is.
+        let here = known.iter().find(|variant| variant.digest == digest);
+        let fits = origin.is_base || compression == request.compression;
+        if fits && (here.is_some() || known.is_empty() && goes_to_registries(request)) {
+            // What the store has has been measured; the image may have lied.
+            let size = here.map_or(origin.descriptor.size(), |variant| variant.size);
+            return Ok(describe(request.format.layer(compression), digest, size));
+        }
+    }
     solver.fetch(layer).await?;
-    if let Some(origin) = solver.lookups().layer_source(layer) {
-        let digest = oci::digest_of(&origin.descriptor).map_err(|error| Error::Request(error.to_string()))?;
+    if let Some(origin) = origin.filter(|origin| origin.is_base) {
+        let digest = digest(&origin.descriptor)?;
         let known = tools.store.variants(layer);
         if let Some(own) = known.iter().find(|variant| variant.digest == digest) {
             return Ok(describe(request.format.layer(own.compression), digest, own.size));
@@ -229,6 +259,10 @@ async fn blob(solver: &Arc<Solver>, tools: &Tools, layer: DiffId, request: &Buil
     let variant = tokio::task::spawn_blocking(move || snapshot::index::variant(&store, layer, compression)).await;
     let variant = variant.map_err(|error| Error::Request(error.to_string()))??;
     Ok(describe(request.format.layer(variant.compression), variant.digest, variant.size))
+}
+
+fn goes_to_registries(request: &BuildRequest) -> bool {
+    !request.outputs.is_empty() && request.outputs.iter().all(|output| matches!(output, Output::Registry(_)))
 }
 
 async fn write(

@@ -9,7 +9,7 @@ use context::pattern::Matcher;
 use oci::Digest;
 use oci::tree::Time;
 use plan::graph::{CopyStep, Graph, Origin, RunStep, Vertex, VertexId, VertexOp};
-use plan::key::{Component, Components, Decision, Frame, Key, Kind, Step, Verdict};
+use plan::key::{Component, Components, Decision, Frame, Key, KeyEdit, Kind, Step, Verdict};
 use plan::op::{CopySource, MountKind, Op};
 use plugin::grant::Request as Grant;
 use plugin::{CachePolicy, Grants};
@@ -20,6 +20,7 @@ use crate::op::copy::{How, Source};
 use crate::op::mode::Mode;
 use crate::resolve::Lookups;
 
+mod by_content;
 mod content;
 
 use content::Digests;
@@ -33,6 +34,17 @@ pub(crate) struct StepKeys {
     pub(crate) definition: Key,
     /// The policy's words.
     pub(crate) reason: Option<String>,
+    /// All components, before the policy has edited them; none for what has no keys.
+    full: Option<Vec<Component>>,
+    /// What the policy made of them, and who that is.
+    edit: Option<(KeyEdit, Digest)>,
+}
+
+impl StepKeys {
+    /// Keys of what is not looked up.
+    fn none(definition: Key, reason: Option<String>) -> Self {
+        Self { keys: None, definition, reason, full: None, edit: None }
+    }
 }
 
 /// Keys of every step, in order; `in_image` are those whose layers are part of the image.
@@ -55,7 +67,7 @@ pub(crate) async fn all(
                 let layers: Vec<String> = image.layers.iter().map(ToString::to_string).collect();
                 let frame = Frame::new("image").field(image.platform.to_string().as_bytes());
                 let definition = Key(frame.list(layers.iter().map(String::as_bytes)).finish());
-                all.push(StepKeys { keys: None, definition, reason: None });
+                all.push(StepKeys::none(definition, None));
                 continue;
             }
             VertexOp::Run(step) => {
@@ -69,7 +81,7 @@ pub(crate) async fn all(
                     Err(Error::Step { reason, span, .. }) => {
                         missing.push(plan::Diagnostic::error("SourceNotFound", reason, span));
                         let definition = Key(Frame::new("missing").finish());
-                        all.push(StepKeys { keys: None, definition, reason: None });
+                        all.push(StepKeys::none(definition, None));
                         continue;
                     }
                     Err(error) => return Err(error),
@@ -131,11 +143,12 @@ async fn decide(
             // It gives something else each time, and so does what depends on it: a key that never comes again.
             let unique = format!("{}\0{}\0{:?}", std::process::id(), id.0, std::time::SystemTime::now());
             let definition = Key(Frame::new("never").field(unique.as_bytes()).finish());
-            Ok(StepKeys { keys: None, definition, reason: verdict.reason })
+            Ok(StepKeys::none(definition, verdict.reason))
         }
         Decision::Standard => {
             let keys = Keys::standard(&step.components);
-            Ok(StepKeys { definition: keys.definition, keys: Some(keys), reason: verdict.reason })
+            let (definition, reason, full) = (keys.definition, verdict.reason, Some(step.components));
+            Ok(StepKeys { definition, keys: Some(keys), reason, full, edit: None })
         }
         Decision::Keyed(edit) => {
             if !edit.drop.is_empty() {
@@ -147,7 +160,9 @@ async fn decide(
                 reason: error.to_string(),
                 span,
             })?;
-            Ok(StepKeys { definition: keys.definition, keys: Some(keys), reason: verdict.reason })
+            let (definition, reason, full) = (keys.definition, verdict.reason, Some(step.components));
+            let edit = Some((edit, policy.identity().digest));
+            Ok(StepKeys { definition, keys: Some(keys), reason, full, edit })
         }
     }
 }
@@ -223,9 +238,8 @@ async fn run_components(
 
 /// A path of a context as something to copy to the root of a tree of its own.
 pub(crate) fn bind_source(context: &Context, path: &str) -> Source {
-    let escaped: String =
-        path.chars().flat_map(|c| if "*?[\\".contains(c) { vec!['\\', c] } else { vec![c] }).collect();
-    Source { tree: Arc::new(context.tree.clone()), patterns: vec![escaped], archives: BTreeMap::new(), number: 0 }
+    let patterns = vec![crate::op::copy::literally(path)];
+    Source { tree: Arc::new(context.tree.clone()), patterns, archives: BTreeMap::new(), number: 0 }
 }
 
 /// A copy whose destination is known and whose owner does not matter.

@@ -18,6 +18,7 @@ pub mod ssh;
 mod time;
 pub mod worker;
 
+pub use cache::{Export as CacheExport, Mode as CacheMode, Place as CachePlace};
 pub use context::Context;
 pub use error::Error;
 pub use event::{Event, Events};
@@ -37,18 +38,31 @@ pub async fn build(request: &BuildRequest, tools: &Tools) -> Result<BuildOutput,
     let (request, epoch) = epoch::settle(request, tools).await?;
     let request = &request;
     let several = request.platforms.len() > 1 || request.several_platforms;
-    let mut images = Vec::new();
-    // One after the other: what they share is found in the cache the second time.
-    for platforms in each(&request.platforms) {
-        let request = BuildRequest { platforms, several_platforms: several, ..request.clone() };
-        let (solver, planned) = prepare(&request, tools, epoch).await?;
-        let target = match planned.target {
-            Some(target) => Some(solver.solve(target).await?),
-            None => None,
-        };
-        images.push(export::make(&request, tools, solver, &planned, target).await?);
+    let (mut images, mut solvers) = (Vec::new(), Vec::new());
+    let made = async {
+        // One after the other: what they share is found in the cache the second time.
+        for platforms in each(&request.platforms) {
+            let request = BuildRequest { platforms, several_platforms: several, ..request.clone() };
+            let (solver, planned) = prepare(&request, tools, epoch).await?;
+            solvers.push(solver.clone());
+            solver.look_ahead().await;
+            let target = match planned.target {
+                Some(target) => Some(solver.solve(target).await?),
+                None => None,
+            };
+            images.push(export::make(&request, tools, solver, &planned, target).await?);
+        }
+        export::export(request, tools, images, several).await
+    };
+    let made = made.await;
+    // What was done before a step failed need not be done again either.
+    for solver in solvers {
+        let written = solver.finish_writes().await;
+        if made.is_ok() {
+            written?;
+        }
     }
-    export::export(request, tools, images, several).await
+    made
 }
 
 /// Each platform alone; none is one, too.
@@ -66,7 +80,8 @@ fn each(platforms: &[oci::Platform]) -> Vec<Vec<oci::Platform>> {
 pub async fn plan(request: &BuildRequest, tools: &Tools) -> Result<Vec<StepState>, Error> {
     let (request, epoch) = epoch::settle(request, tools).await?;
     let (solver, _) = prepare(&request, tools, epoch).await?;
-    Ok(solver.states())
+    solver.look_ahead().await;
+    Ok(solver.states().await)
 }
 
 /// Looks at every stage, or at what the target named by the user leads to. What is found is told as diagnostics.

@@ -44,6 +44,12 @@ pub struct BuildRequest {
     pub commands: Commands,
     /// Run every step.
     pub no_cache: bool,
+    /// `--cache-from`: where results are looked for beside the store.
+    pub cache_from: Vec<cache::Place>,
+    /// `--cache-to`.
+    pub cache_to: Vec<cache::Export>,
+    /// Whether a step that is not found ends the build.
+    pub require_cached: bool,
     /// Ask the registry even for what the store has.
     pub pull: bool,
     /// `-t`.

@@ -18,11 +18,13 @@ use crate::planner::{BaseImage, Named, Resolver};
 use crate::remote::Remote;
 use crate::request::{BuildRequest, ContextSource, NamedContext, Tools};
 
-/// Where a layer of a base image can be had.
+/// Where a layer can be had that is not in the store.
 #[derive(Clone)]
 pub(crate) struct LayerSource {
     pub(crate) source: Arc<dyn Source>,
     pub(crate) descriptor: Descriptor,
+    /// Whether it is a base image's, and not a cache's.
+    pub(crate) is_base: bool,
 }
 
 /// What a build has looked up.
@@ -174,7 +176,12 @@ impl Lookups {
         cell.get_or_try_init(load).await.cloned()
     }
 
-    /// Where a layer of a base image can be had.
+    /// Notes where a layer can be had, unless that is known.
+    pub(crate) fn add_layer(&self, layer: DiffId, source: LayerSource) {
+        self.layers.lock().unwrap_or_else(PoisonError::into_inner).entry(layer).or_insert(source);
+    }
+
+    /// Where a layer of a base image, or of a cache's entry, can be had.
     pub(crate) fn layer_source(&self, layer: DiffId) -> Option<LayerSource> {
         self.layers.lock().unwrap_or_else(PoisonError::into_inner).get(&layer).cloned()
     }
@@ -189,9 +196,11 @@ impl Lookups {
         let image: Image = image::resolve(&*source, name, platform, exact).await?;
         let mut layers = self.layers.lock().unwrap_or_else(PoisonError::into_inner);
         for (descriptor, diff_id) in &image.layers {
-            layers
-                .entry(*diff_id)
-                .or_insert_with(|| LayerSource { source: source.clone(), descriptor: descriptor.clone() });
+            layers.entry(*diff_id).or_insert_with(|| LayerSource {
+                source: source.clone(),
+                descriptor: descriptor.clone(),
+                is_base: true,
+            });
         }
         let source = ImageSource {
             name: name.to_owned(),

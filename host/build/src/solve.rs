@@ -1,19 +1,19 @@
 //! Running the steps that are not in the cache, each when what it needs is there, several side by side.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
-use cache::Found;
+use cache::Keys;
 use futures_util::future::try_join_all;
 use oci::media_type::Compression;
 use oci::tree::{Inode, Tree};
 use oci::{ChainId, DiffId, tree};
 use plan::graph::{CopyStep, Graph, Vertex, VertexId, VertexOp};
+use plan::key::Key;
 use plan::op::MkdirOp;
 use snapshot::assemble::{self, Body, Part};
 use snapshot::compress::Level;
-use store::{Scratch, Variant};
+use store::{Record, Scratch};
 use tokio::sync::{OnceCell, Semaphore};
 
 use crate::commands::Commands;
@@ -25,8 +25,15 @@ use crate::request::{BuildRequest, Tools};
 use crate::resolve::Lookups;
 use crate::worker::{Isolation, Worker};
 
+mod caches;
 mod files;
+mod layers;
+mod lookup;
 mod run;
+
+use caches::Caches;
+use layers::{BaseLayer, TRANSFERS};
+pub use lookup::StepState;
 
 /// What a step gave.
 #[derive(Clone, Debug)]
@@ -39,31 +46,6 @@ pub(crate) struct Solved {
     pub(crate) cached: bool,
 }
 
-/// What `plywood plan` says of a step.
-#[derive(Clone, Debug, serde::Serialize)]
-pub struct StepState {
-    /// `[builder 2/5] RUN make`.
-    pub name: String,
-    /// The key under which it would be kept; none: it is kept under none.
-    pub key: Option<String>,
-    /// Whether it would be found.
-    pub cached: bool,
-    /// Why not, or the policy's words.
-    pub reason: Option<String>,
-}
-
-/// What this build has done about a layer of a base image.
-#[derive(Default)]
-struct BaseLayer {
-    fetched: OnceCell<Variant>,
-    checked: OnceCell<()>,
-}
-
-/// As many as an overlay may have (Linux, fs/overlayfs/params.h, OVL_MAX_STACK).
-const MOST_LAYERS: usize = 500;
-/// More keep neither network nor processors busier, and an image may have thousands of layers.
-const TRANSFERS: usize = 8;
-
 pub(crate) struct Solver {
     tools: Tools,
     lookups: Arc<Lookups>,
@@ -75,6 +57,8 @@ pub(crate) struct Solver {
     exported: BTreeSet<usize>,
     compression: Compression,
     no_cache: bool,
+    require_cached: bool,
+    caches: Caches,
     secrets: BTreeMap<String, Vec<u8>>,
     ca_bundle: Option<Vec<u8>>,
     commands: Commands,
@@ -114,6 +98,8 @@ impl Solver {
             exported,
             compression: request.compression,
             no_cache: request.no_cache,
+            require_cached: request.require_cached,
+            caches: Caches::new(request, tools),
             secrets: request.secrets.clone(),
             ca_bundle: request.ca_bundle.clone(),
             commands: request.commands.clone(),
@@ -125,38 +111,6 @@ impl Solver {
             transfers: Semaphore::new(TRANSFERS),
             locked_mounts: Mutex::default(),
         }))
-    }
-
-    /// What would be found, without doing anything.
-    pub(crate) fn states(&self) -> Vec<StepState> {
-        // What each step would stand on, as far as everything below it is found.
-        let mut stacks: Vec<Option<Vec<DiffId>>> = Vec::new();
-        let state = |(vertex, keys): (&Vertex, &StepKeys)| {
-            let below = vertex.parent.map_or(Some(Vec::new()), |parent| stacks[parent.0].clone());
-            let (cached, why, stack) = match (&vertex.op, below) {
-                (VertexOp::Image(image), _) => (true, None, Some(image.layers.clone())),
-                (_, None) => (false, Some("a step below it runs".to_owned()), None),
-                (_, Some(mut below)) => match self.find(keys, &below) {
-                    Found::Hit(record) => {
-                        below.push(record.layer);
-                        (true, None, Some(below))
-                    }
-                    Found::Miss(why) => (false, Some(why.to_owned()), None),
-                },
-            };
-            stacks.push(stack);
-            let key = keys.keys.as_ref().and_then(|keys| keys.write).map(|key| key.to_string());
-            StepState { name: vertex.name.clone(), key, cached, reason: keys.reason.clone().or(why) }
-        };
-        self.graph.vertices.iter().zip(&self.keys).map(state).collect()
-    }
-
-    fn find(&self, keys: &StepKeys, below: &[DiffId]) -> Found {
-        match &keys.keys {
-            None => Found::Miss("the cache policy says that it runs each time"),
-            Some(_) if self.no_cache => Found::Miss("--no-cache"),
-            Some(keys) => cache::look_up(&self.tools.store, keys, ChainId::of(below), crate::time::now()),
-        }
     }
 
     /// What a step gives: found, or made.
@@ -179,19 +133,32 @@ impl Solver {
             Some(parent) => self.solve(parent).await?.layers,
             None => Arc::default(),
         };
+        let on = ChainId::of(&below);
         let keys = &self.keys[id.0];
         let stack = |layer: DiffId| Arc::new(below.iter().copied().chain([layer]).collect::<Vec<_>>());
-        let why = match self.find(keys, &below) {
-            Found::Hit(record) => {
-                events(Event::Started(id, None));
-                events(Event::Finished { step: id, cached: true });
-                return Ok(Solved { layers: stack(record.layer), created: Some(record.created), cached: true });
-            }
-            Found::Miss(why) => keys.reason.clone().unwrap_or_else(|| why.to_owned()),
+        let hit = |record: Record| {
+            events(Event::Started(id, None));
+            events(Event::Finished { step: id, cached: true });
+            Ok(Solved { layers: stack(record.layer), created: Some(record.created), cached: true })
         };
-        // Only a step that really runs needs what it copies or mounts from.
+        let why = match self.found(id, keys.keys.as_ref(), on).await {
+            Ok(record) => return hit(record),
+            Err(why) => keys.reason.clone().unwrap_or(why),
+        };
+        // Only a step that is not found by what it is made from needs that to be made.
         let inputs: Vec<VertexId> = self.graph.inputs(id).filter(|input| Some(*input) != vertex.parent).collect();
         try_join_all(inputs.into_iter().map(|input| self.solve(input))).await?;
+        let by_content = self.keys_by_content(id, &below).await?;
+        if let Ok(record) = self.found(id, by_content.as_ref(), on).await {
+            if let Some(write) = keys.keys.as_ref().and_then(|keys| keys.write) {
+                let known = Record { below: record.below.and(on), ..record.clone() };
+                self.tools.store.write_record(&write.to_string(), &known)?;
+            }
+            return hit(record);
+        }
+        if self.require_cached {
+            return Err(Error::NotCached { step: vertex.name.clone(), reason: why, span: vertex.span().cloned() });
+        }
         let _running = self.jobs.acquire().await.map_err(|error| Error::Request(error.to_string()))?;
         events(Event::Started(id, Some(why)));
         let made = match &vertex.op {
@@ -203,13 +170,15 @@ impl Solver {
         let layer = made.inspect_err(|_| events(Event::Failed(id)))?;
         let now = self.epoch.unwrap_or_else(crate::time::now);
         let mut created = crate::time::rfc3339(now);
-        if let Some(keys) = &keys.keys
-            && let Some(write) = keys.write
-        {
+        let all: Vec<&Keys> = keys.keys.iter().chain(&by_content).collect();
+        let writes: Vec<Key> = all.iter().filter_map(|keys| keys.write).collect();
+        for (keys, write) in all.iter().zip(&writes) {
             let stamp = (crate::time::now(), created);
             let stands_on = keys.components.iter().any(|component| component.kind == plan::key::Kind::Parent);
-            let on = ChainId::of(&below).filter(|_| stands_on);
-            created = cache::record(&self.tools.store, write, keys, &vertex.name, layer, on, stamp)?.created;
+            let on = on.filter(|_| stands_on);
+            let record = cache::record(&self.tools.store, *write, keys, &vertex.name, layer, on, stamp)?;
+            self.export(id, &[*write], caches::wanted_of(keys), &record);
+            created = record.created;
         }
         events(Event::Finished { step: id, cached: false });
         Ok(Solved { layers: stack(layer), created: Some(created), cached: false })
@@ -240,72 +209,6 @@ impl Solver {
         if self.exported.contains(&id.0) { (self.compression, false) } else { (Compression::Zstd, true) }
     }
 
-    /// A blob that holds a layer, and whether that is known: of a base image's layers it is first said by the image.
-    async fn blob(&self, layer: DiffId) -> Result<(Variant, bool), Error> {
-        let store = &self.tools.store;
-        if let Some(variant) = store.variants(layer).into_iter().next() {
-            return Ok((variant, true));
-        }
-        let Some(origin) = self.lookups.layer_source(layer) else {
-            return Err(Error::Request(format!("the layer {layer} is in no blob of the store and of no base image")));
-        };
-        let fetch = || async {
-            let _under_way = self.transfers.acquire().await.map_err(|error| Error::Request(error.to_string()))?;
-            let digest = image::fetch_to_store(&*origin.source, &origin.descriptor, store).await?;
-            let kind = origin.descriptor.media_type().to_string();
-            let compression = oci::media_type::compression(&kind).unwrap_or(Compression::Gzip);
-            Ok::<_, Error>(Variant { digest, size: origin.descriptor.size(), compression })
-        };
-        let variant = self.layer(layer).fetched.get_or_try_init(fetch).await.copied()?;
-        Ok((variant, false))
-    }
-
-    fn layer(&self, layer: DiffId) -> Arc<BaseLayer> {
-        self.layers.lock().unwrap_or_else(PoisonError::into_inner).entry(layer).or_default().clone()
-    }
-
-    /// Brings a base image's layer into the store, and looks whether it is what the image says: once, for what the store
-    /// knows of layers counts in every build.
-    pub(crate) async fn fetch(&self, layer: DiffId) -> Result<(), Error> {
-        let (variant, known) = self.blob(layer).await?;
-        if known {
-            return Ok(());
-        }
-        let check = || async {
-            let _under_way = self.transfers.acquire().await.map_err(|error| Error::Request(error.to_string()))?;
-            let store = self.tools.store.clone();
-            let checked = tokio::task::spawn_blocking(move || snapshot::index::check(&store, layer, variant)).await;
-            Ok::<_, Error>(checked.map_err(|error| Error::Request(error.to_string()))??)
-        };
-        self.layer(layer).checked.get_or_try_init(check).await.copied()
-    }
-
-    /// Makes the index of a base image's layer.
-    async fn index(&self, layer: DiffId) -> Result<(), Error> {
-        let (variant, _) = self.blob(layer).await?;
-        let _under_way = self.transfers.acquire().await.map_err(|error| Error::Request(error.to_string()))?;
-        let store = self.tools.store.clone();
-        let made = tokio::task::spawn_blocking(move || snapshot::index::learn(&store, layer, variant)).await;
-        made.map_err(|error| Error::Request(error.to_string()))??;
-        Ok(())
-    }
-
-    /// The tree that a stack of layers makes, by their indexes.
-    pub(crate) async fn tree(&self, layers: &[DiffId]) -> Result<Arc<Tree>, Error> {
-        let cell = {
-            let mut trees = self.trees.lock().unwrap_or_else(PoisonError::into_inner);
-            trees.entry(layers.to_vec()).or_default().clone()
-        };
-        let load = || async {
-            let missing = layers.iter().filter(|layer| self.tools.store.read_index(**layer).is_none());
-            try_join_all(missing.map(|layer| self.index(*layer))).await?;
-            let (store, layers) = (self.tools.store.clone(), layers.to_vec());
-            let made = tokio::task::spawn_blocking(move || snapshot::index::tree(&store, &layers)).await;
-            Ok::<_, Error>(Arc::new(made.map_err(|error| Error::Request(error.to_string()))??))
-        };
-        cell.get_or_try_init(load).await.cloned()
-    }
-
     async fn isolation(&self, vertex: &Vertex) -> Result<&Isolation, Error> {
         let probe = || async {
             let probed = tokio::task::spawn_blocking(crate::worker::probe).await;
@@ -330,38 +233,6 @@ impl Solver {
             Ok::<_, Error>(worker)
         };
         self.worker.get_or_try_init(start).await
-    }
-
-    /// The trees of a stack of layers on disk, topmost first, unpacked where they are not.
-    async fn unpacked(&self, vertex: &Vertex, layers: &[DiffId]) -> Result<Vec<PathBuf>, Error> {
-        let flavour = self.isolation(vertex).await?.flavour();
-        let worker = self.worker(vertex).await?;
-        let store = &self.tools.store;
-        let unpack = |layer: DiffId| {
-            let flavour = flavour.clone();
-            async move {
-                if let Some(tree) = store.tree(&flavour, layer) {
-                    return Ok(tree);
-                }
-                let (variant, known) = self.blob(layer).await?;
-                let _under_way = self.transfers.acquire().await.map_err(|error| Error::Request(error.to_string()))?;
-                let unpacked = worker.unpack(layer, store.blob(variant.digest)).await;
-                unpacked.map_err(|reason| Self::failed(vertex, reason))?;
-                if !known {
-                    store.add_variant(layer, variant)?;
-                }
-                store.tree(&flavour, layer).ok_or_else(|| Self::failed(vertex, format!("the tree of {layer} is gone")))
-            }
-        };
-        // A layer that comes twice counts where it is topmost; overlayfs refuses to take one directory twice.
-        let mut seen = BTreeSet::new();
-        let distinct: Vec<DiffId> = layers.iter().rev().copied().filter(|layer| seen.insert(*layer)).collect();
-        if distinct.len() > MOST_LAYERS {
-            let many = distinct.len();
-            let reason = format!("a step cannot stand on {many} layers: overlayfs puts together at most {MOST_LAYERS}");
-            return Err(Self::failed(vertex, reason));
-        }
-        try_join_all(distinct.into_iter().map(unpack)).await
     }
 
     async fn mkdir(

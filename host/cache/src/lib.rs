@@ -1,7 +1,12 @@
-//! Cache keys from components and a policy's edits, and what is found under them.
+//! Cache keys from components and a policy's edits, what is found under them in the store, and where else entries are
+//! kept.
 
+mod backend;
+mod folder_cache;
 mod key;
 mod lookup;
+mod registry_cache;
 
+pub use backend::{Backend, Blob, Entry, Error, Export, Kept, Mode, NewEntry, Place, Wanted, open};
 pub use key::{EditError, Keys};
 pub use lookup::{Found, look_up, record};

@@ -30,6 +30,10 @@ pub(crate) struct Input {
     /// Run every step, whatever the cache has
     #[arg(long)]
     pub(crate) no_cache: bool,
+    /// Where to look for results beside the store: type=registry,ref=REPOSITORY[:PREFIX] or type=local,src=FOLDER; a
+    /// repository alone is the first
+    #[arg(long, value_name = "type=TYPE,...")]
+    pub(crate) cache_from: Vec<String>,
     /// Ask registries for base images, even for those that the store has
     #[arg(long)]
     pub(crate) pull: bool,
@@ -73,6 +77,13 @@ pub(crate) struct BuildArgs {
     /// Look at the Dockerfile instead of building: --call=check
     #[arg(long)]
     pub(crate) check: bool,
+    /// Where to keep results beside the store: type=registry,ref=REPOSITORY[:PREFIX] or type=local,dest=FOLDER, and
+    /// [,mode=max|min], all steps or only those whose layers are in the image, [,ignore-error=BOOL]
+    #[arg(long, value_name = "type=TYPE,...")]
+    pub(crate) cache_to: Vec<String>,
+    /// Fail at the first step that is not found in the store or a cache
+    #[arg(long)]
+    pub(crate) require_cached: bool,
     /// What to do: build; check: say what BuildKit's rules find; outline: what the target takes; targets: what can be
     /// built. Each but build in text or JSON
     #[arg(

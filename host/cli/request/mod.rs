@@ -1,5 +1,6 @@
 //! What was typed becomes what is meant.
 
+mod cache;
 mod commands;
 mod context;
 mod output;
@@ -72,6 +73,9 @@ async fn request(
         secrets,
         commands,
         no_cache: input.no_cache,
+        cache_from: input.cache_from.iter().map(|text| cache::from(text)).collect::<Result<_>>()?,
+        cache_to: Vec::new(),
+        require_cached: false,
         pull: input.pull,
         tags: Vec::new(),
         outputs: Vec::new(),
@@ -107,6 +111,8 @@ pub(crate) async fn build(args: &BuildArgs, roots: &[PathBuf]) -> Result<BuildRe
         (name.to_owned(), value.to_owned())
     };
     request.labels = args.label.iter().map(label).collect();
+    request.cache_to = args.cache_to.iter().map(|text| cache::to(text)).collect::<Result<_>>()?;
+    request.require_cached = args.require_cached;
     request.annotations = args.annotation.iter().map(|text| pair("--annotation", text)).collect::<Result<_>>()?;
     request.tags = args.tag.iter().map(|text| text.parse::<Reference>()).collect::<Result<_, _>>()?;
     if let Some(pinned) = request.tags.iter().find(|tag| tag.digest().is_some()) {

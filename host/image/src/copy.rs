@@ -101,7 +101,7 @@ pub async fn copy_blobs(
     blobs.dedup_by_key(|descriptor| descriptor.digest().to_string());
     let send = |descriptor: Descriptor| async move {
         let blob = Arc::new(Blob { source: source.clone(), descriptor: descriptor.clone() });
-        let how = sink.blob(&descriptor, blob, source.reference()).await?;
+        let how = sink.blob(&descriptor, blob, source.repository_of(&descriptor).as_ref()).await?;
         report(&Copied { descriptor, how });
         Ok::<_, Error>(())
     };

@@ -56,6 +56,10 @@ pub trait Source: Send + Sync {
     fn reference(&self) -> Option<&Reference> {
         None
     }
+    /// The repository that has this blob, where it is not the image's own.
+    fn repository_of(&self, _descriptor: &Descriptor) -> Option<Reference> {
+        self.reference().cloned()
+    }
     /// The blob of the store that holds a layer already.
     fn blob_in_store(&self, _descriptor: &Descriptor) -> bool {
         false

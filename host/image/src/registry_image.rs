@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use futures_util::StreamExt as _;
-use futures_util::stream::{self, BoxStream};
+use futures_util::stream::BoxStream;
 use oci::{Descriptor, Reference, digest_of};
 use registry::{BlobSource, Bytes, Client, Pushed};
 
@@ -61,32 +60,7 @@ impl Source for RegistrySource {
         &'f self,
         descriptor: &'f Descriptor,
     ) -> Later<'f, Result<BoxStream<'static, std::io::Result<Bytes>>, Error>> {
-        Box::pin(async {
-            let blob = self.client.blob(&self.reference, descriptor).await?;
-            let next = |(mut blob, mut passed): (registry::BlobStream, u64)| async move {
-                loop {
-                    match blob.next().await {
-                        // A registry that starts anew after a break sends again what has passed.
-                        Ok(Some((at, piece))) if at < passed => {
-                            let skip = usize::try_from(passed - at).unwrap_or(usize::MAX);
-                            if skip >= piece.len() {
-                                continue;
-                            }
-                            let piece = piece.slice(skip..);
-                            passed += piece.len() as u64;
-                            return Some((Ok(piece), (blob, passed)));
-                        }
-                        Ok(Some((_, piece))) => {
-                            passed += piece.len() as u64;
-                            return Some((Ok(piece), (blob, passed)));
-                        }
-                        Ok(None) => return None,
-                        Err(error) => return Some((Err(std::io::Error::other(error)), (blob, passed))),
-                    }
-                }
-            };
-            Ok(stream::unfold((blob, 0), next).boxed())
-        })
+        Box::pin(async { Ok(self.client.blob(&self.reference, descriptor).await?.into_stream()) })
     }
 
     fn reference(&self) -> Option<&Reference> {

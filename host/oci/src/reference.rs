@@ -52,6 +52,23 @@ impl Reference {
         }
     }
 
+    /// The tag, where one is given.
+    #[must_use]
+    pub fn own_tag(&self) -> Option<&str> {
+        self.tag.as_deref()
+    }
+
+    /// The same repository under this tag.
+    ///
+    /// # Errors
+    /// When no tag may be called so.
+    pub fn with_tag(&self, tag: &str) -> Result<Self, ReferenceError> {
+        if !is_tag(tag) {
+            return Err(ReferenceError { reference: format!("{}:{tag}", self.name()), reason: NO_TAG });
+        }
+        Ok(Self { tag: Some(tag.to_owned()), digest: None, ..self.clone() })
+    }
+
     /// The digest, when the reference is pinned.
     #[must_use]
     pub fn digest(&self) -> Option<Digest> {
@@ -80,6 +97,8 @@ impl Reference {
         format!("{}/{}", self.registry, self.repository)
     }
 }
+
+const NO_TAG: &str = "a tag is letters, digits, `_`, `.` and `-`, at most 128 of them";
 
 fn is_host(part: &str) -> bool {
     part == "localhost" || part.contains(['.', ':']) || part.bytes().any(|b| b.is_ascii_uppercase())
@@ -132,7 +151,7 @@ impl FromStr for Reference {
         if let Some(tag) = tag
             && !is_tag(tag)
         {
-            return Err(error("a tag is letters, digits, `_`, `.` and `-`, at most 128 of them"));
+            return Err(error(NO_TAG));
         }
         let (registry, path) = match name.split_once('/') {
             Some((host, path)) if is_host(host) => (host, path.to_owned()),

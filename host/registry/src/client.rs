@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
+use oci::Digest;
 use tokio::sync::OnceCell;
 
 use crate::auth::{Credentials, Session};
@@ -26,7 +27,11 @@ pub struct Client {
     pub(crate) settings: Arc<Settings>,
     endpoints: Arc<Mutex<BTreeMap<String, Arc<OnceCell<Endpoint>>>>>,
     pub(crate) session: Arc<Session>,
+    uploads: Arc<Mutex<Uploads>>,
 }
+
+/// Where a blob has been sent to, by registry and digest; locked while that goes on.
+type Uploads = BTreeMap<(String, Digest), Arc<tokio::sync::Mutex<Option<String>>>>;
 
 impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -39,8 +44,14 @@ impl Client {
     #[must_use]
     pub fn new(credentials: Arc<dyn Credentials>, settings: Settings) -> Self {
         let http = http::Client::new(http::Settings { extra_roots: settings.extra_roots.clone() });
-        let (endpoints, session) = (Arc::default(), Arc::default());
-        Self { http, credentials, settings: Arc::new(settings), endpoints, session }
+        let (endpoints, session, uploads) = (Arc::default(), Arc::default(), Arc::default());
+        Self { http, credentials, settings: Arc::new(settings), endpoints, session, uploads }
+    }
+
+    /// The repository of a registry that this client has brought a blob to.
+    pub(crate) fn upload_slot(&self, registry: &str, digest: Digest) -> Arc<tokio::sync::Mutex<Option<String>>> {
+        let mut uploads = self.uploads.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        uploads.entry((registry.to_owned(), digest)).or_default().clone()
     }
 
     /// The cell that holds what is known of a registry.

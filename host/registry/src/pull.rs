@@ -1,5 +1,7 @@
 //! Fetching manifests and blobs.
 
+use futures_util::StreamExt as _;
+use futures_util::stream::{self, BoxStream};
 use http::{Method, Response, StatusCode, header};
 use oci::{Descriptor, Digest, Hasher, Reference, describe, digest_of, media_type};
 
@@ -229,6 +231,34 @@ impl BlobStream {
                 }
             }
         }
+    }
+
+    /// Its bytes in order, each once, and an error at the end where they are not what they should be.
+    #[must_use]
+    pub fn into_stream(self) -> BoxStream<'static, std::io::Result<Bytes>> {
+        let next = |(mut blob, mut passed): (Self, u64)| async move {
+            loop {
+                match blob.next().await {
+                    // A registry that starts anew after a break sends again what has passed.
+                    Ok(Some((at, piece))) if at < passed => {
+                        let skip = usize::try_from(passed - at).unwrap_or(usize::MAX);
+                        if skip >= piece.len() {
+                            continue;
+                        }
+                        let piece = piece.slice(skip..);
+                        passed += piece.len() as u64;
+                        return Some((Ok(piece), (blob, passed)));
+                    }
+                    Ok(Some((_, piece))) => {
+                        passed += piece.len() as u64;
+                        return Some((Ok(piece), (blob, passed)));
+                    }
+                    Ok(None) => return None,
+                    Err(error) => return Some((Err(std::io::Error::other(error)), (blob, passed))),
+                }
+            }
+        };
+        stream::unfold((self, 0), next).boxed()
     }
 
     fn mismatch(&self, got: String) -> Error {

@@ -48,11 +48,23 @@ impl Client {
         if self.has_blob(reference, digest, Access::Push).await? {
             return Ok(Pushed::Exists);
         }
-        let Some(upload) = self.start_upload(reference, digest, mount).await? else {
-            return Ok(Pushed::Mounted);
+        // The same bytes may be on their way to another repository of this registry, and are not sent twice.
+        let slot = self.upload_slot(reference.registry(), digest);
+        let mut repository = slot.lock().await;
+        let mount = match repository.as_deref() {
+            Some(known) if known == reference.repository() => return Ok(Pushed::Exists),
+            Some(known) => Some(known),
+            None => mount,
         };
-        self.send(reference, digest, descriptor.size(), source, upload).await?;
-        Ok(Pushed::Sent)
+        let pushed = match self.start_upload(reference, digest, mount).await? {
+            None => Pushed::Mounted,
+            Some(upload) => {
+                self.send(reference, digest, descriptor.size(), source, upload).await?;
+                Pushed::Sent
+            }
+        };
+        *repository = Some(reference.repository().to_owned());
+        Ok(pushed)
     }
 
     /// Asks for a place to send a blob to; none when the registry has mounted it instead.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
+use std::sync::Arc;
 
 use oci::media_type::Compression;
 use oci::tree::{self, Entry, File, Inode, Kind, Layer, Path, Time, Tree};
@@ -272,14 +273,51 @@ pub(crate) fn missing(layer: DiffId) -> Error {
     Error::Store(store::Error::Io { path: layer.to_string().into(), source })
 }
 
-/// The tree that a stack of layers makes, bottom first.
+/// An index as a layer of its own, for places that take nothing but layers: a tar of one file, compressed; and its diff
+/// ID.
+///
+/// # Errors
+/// When it cannot be compressed.
+pub fn pack(encoded: &[u8]) -> io::Result<(Vec<u8>, DiffId)> {
+    let mut header = tar::Header::new_ustar();
+    header.set_size(encoded.len() as u64);
+    header.set_mode(0o444);
+    header.set_mtime(0);
+    let mut archive = tar::Builder::new(Vec::new());
+    archive.append_data(&mut header, PACKED, encoded)?;
+    let plain = archive.into_inner()?;
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    io::Write::write_all(&mut packed, &plain)?;
+    Ok((packed.finish()?, DiffId(Digest::of(&plain))))
+}
+
+/// Reads what [`pack`] wrote; none where it is something else.
+#[must_use]
+pub fn unpack(packed: &[u8]) -> Option<Layer> {
+    let mut archive = tar::Archive::new(flate2::read::MultiGzDecoder::new(packed).take(LARGEST));
+    let mut entry = archive.entries().ok()?.next()?.ok()?;
+    (entry.path_bytes() == PACKED.as_bytes()).then_some(())?;
+    let mut bytes = Vec::new();
+    entry.read_to_end(&mut bytes).ok()?;
+    decode(&bytes)
+}
+
+/// The file in a packed index.
+const PACKED: &str = "index";
+/// No index is as large.
+const LARGEST: u64 = 1 << 30;
+
+/// The tree that a stack of layers makes, bottom first; `borrowed` are indexes that the store has not.
 ///
 /// # Errors
 /// As [`of`].
-pub fn tree(store: &Store, layers: &[DiffId]) -> Result<Tree, Error> {
+pub fn tree(store: &Store, layers: &[DiffId], borrowed: &BTreeMap<DiffId, Arc<Layer>>) -> Result<Tree, Error> {
     let mut tree = Tree::default();
     for id in layers {
-        let mut layer = of(store, *id)?;
+        let mut layer = match borrowed.get(id) {
+            Some(index) => Layer::clone(index),
+            None => of(store, *id)?,
+        };
         // A hard link to a file of a layer below is another name of that file.
         let own: BTreeSet<Path> = layer.entries.iter().map(|(path, _)| path.clone()).collect();
         for (path, entry) in &mut layer.entries {

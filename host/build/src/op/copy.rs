@@ -88,6 +88,11 @@ pub(crate) fn matches(tree: &Tree, pattern: &str) -> Result<Vec<Path>, String> {
     Ok(found)
 }
 
+/// A path as a pattern that means nothing else.
+pub(crate) fn literally(path: &str) -> String {
+    path.chars().flat_map(|c| if "*?[\\".contains(c) { vec!['\\', c] } else { vec![c] }).collect()
+}
+
 /// A path with escape characters taken away.
 fn unescape(path: &[u8]) -> Path {
     let mut out = Vec::with_capacity(path.len());

@@ -11,6 +11,7 @@ mod origin;
 pub(crate) mod outline;
 pub(crate) mod scope;
 mod steps;
+mod syntax;
 mod view;
 
 use std::collections::BTreeMap;
@@ -19,7 +20,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use context::pattern::Matcher;
-use dockerfile::{Directives, File};
+use dockerfile::File;
 use oci::config::History;
 use oci::{ImageConfig, Platform};
 use plan::graph::{CopyStep, Graph, ImageSource, RunStep, VertexId};
@@ -194,7 +195,7 @@ pub(crate) async fn plan(
 ) -> Result<Arc<Planner>, Error> {
     let keywords = keywords(instructions);
     // Before anything else in the file is judged: it may be in another language.
-    check_syntax(&dockerfile::directives(&request.file_name, &request.file)?, request, syntaxes)?;
+    syntax::check(&dockerfile::directives(&request.file_name, &request.file)?, request, syntaxes)?;
     let file = dockerfile::parse(&request.file_name, &request.file, &keywords)?;
     let linter = Linter::new(&file, &request.build_args)?;
     let planner = prepare(request, instructions, keywords, file, resolver, linter, events)?;
@@ -259,27 +260,6 @@ fn prepare(
         images: Mutex::default(),
         file,
     }))
-}
-
-/// `# syntax=docker/dockerfile...` is what is built in; anything else would have to be a pinned plugin.
-fn check_syntax(directives: &Directives, request: &BuildRequest, known: &[String]) -> Result<(), Error> {
-    let given = request.build_args.iter().rev().find(|(name, _)| name == "BUILDKIT_SYNTAX");
-    let (value, span) = match (given, &directives.syntax) {
-        (Some((_, value)), _) => (value, None),
-        (None, Some((value, span))) => (value, Some(span.clone())),
-        (None, None) => return Ok(()),
-    };
-    let image = value.split_whitespace().next().unwrap_or_default();
-    let name = image.split(['@', ':']).next().unwrap_or_default();
-    let builtin = ["docker/dockerfile", "docker.io/docker/dockerfile", "dockerfile.v0"];
-    let upstream = ["docker/dockerfile-upstream", "docker.io/docker/dockerfile-upstream"];
-    if builtin.contains(&name) || upstream.contains(&name) || known.iter().any(|known| known == image) {
-        return Ok(());
-    }
-    let message = format!("the syntax `{value}` is none that this program has");
-    let help = "docker/dockerfile:1 is built in; a plugin that is to serve another must be configured and pinned, as \
-                `[plugins.NAME]` with `source`, `digest` and `syntax`";
-    Err(Diagnostic::error("UnknownSyntax", message, span).with_help(help).into())
 }
 
 fn target(file: &File, wanted: Option<&str>) -> Result<usize, Error> {

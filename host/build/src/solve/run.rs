@@ -319,8 +319,7 @@ impl Solver {
             Origin::Vertex(id) => {
                 let layers = self.solve(*id).await?.layers;
                 let tree = self.tree(&layers).await?;
-                let escaped: String =
-                    source.chars().flat_map(|c| if "*?[\\".contains(c) { vec!['\\', c] } else { vec![c] }).collect();
+                let escaped = op::copy::literally(source);
                 let source = op::copy::Source {
                     tree,
                     patterns: vec![escaped],
