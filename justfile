@@ -7,11 +7,13 @@ fmt:
     cargo fmt --all --check
     cargo fmt --all --check --manifest-path plugins/Cargo.toml
     cargo fmt --all --check --manifest-path tests/plugins/Cargo.toml
+    cargo fmt --all --check --manifest-path examples/policies/Cargo.toml
     cargo fmt --check --manifest-path tests/fuzz/Cargo.toml
 
 lint:
     cargo clippy --release --workspace --all-targets -- -D warnings
     cargo clippy --release --target wasm32-wasip2 --manifest-path plugins/Cargo.toml -- -D warnings
+    cargo clippy --release --target wasm32-wasip2 --manifest-path examples/policies/Cargo.toml -- -D warnings
     cargo clippy --release --manifest-path tests/fuzz/Cargo.toml -- -D warnings
 
 doc:
@@ -19,6 +21,7 @@ doc:
 
 test:
     cargo test --release --workspace
+    cargo test --locked --manifest-path examples/policies/Cargo.toml --target-dir target/example-policies
 
 # What reads hostile input, each target for so many seconds.
 fuzz seconds="60":
@@ -28,6 +31,11 @@ fuzz seconds="60":
 bench:
     cargo build --release
     python3 tests/bench/run.py --builder target/release/plywood
+
+# Caches in a registry, side by side with buildah and docker; needs both installed, and mmdebstrap.
+bench-cache:
+    cargo build --release
+    python3 tests/bench/cache.py --builder target/release/plywood
 
 # The program with its plugins compiled ahead, as it is shipped.
 dist:
