@@ -47,7 +47,7 @@ struct User {
     policy: &'static str,
 }
 
-/// What `plywood plan` says of a step.
+/// What `plywood plan` says of a step; the reason is the policy's.
 #[derive(Debug)]
 struct Step {
     key: Option<String>,
@@ -111,7 +111,7 @@ impl User {
         let step = |step: &Value| Step {
             key: text(&step["key"]),
             cached: step["cached"].as_bool().unwrap(),
-            reason: text(&step["reason"]).unwrap_or_default(),
+            reason: text(&step["policy"]).unwrap_or_default(),
         };
         steps.map(step).collect()
     }

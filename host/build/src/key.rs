@@ -24,6 +24,7 @@ mod by_content;
 mod content;
 
 use content::Digests;
+pub(crate) use content::{Listing, Listings};
 
 /// What the policy made of a step.
 #[derive(Clone, Debug)]
@@ -47,7 +48,8 @@ impl StepKeys {
     }
 }
 
-/// Keys of every step, in order; `in_image` are those whose layers are part of the image.
+/// Keys of every step, in order, and what their components of contexts stand for; `in_image` are those whose layers are
+/// part of the image.
 pub(crate) async fn all(
     graph: &Graph,
     in_image: &BTreeSet<usize>,
@@ -55,7 +57,7 @@ pub(crate) async fn all(
     policy: &CachePolicy,
     epoch: Option<u64>,
     events: &Events,
-) -> Result<Vec<StepKeys>, Error> {
+) -> Result<(Vec<StepKeys>, Listings), Error> {
     let mut all: Vec<StepKeys> = Vec::with_capacity(graph.vertices.len());
     let mut digests = Digests::default();
     let mut missing = Vec::new();
@@ -114,7 +116,7 @@ pub(crate) async fn all(
         };
         all.push(decide(policy, step, vertex, VertexId(at), events).await?);
     }
-    if missing.is_empty() { Ok(all) } else { Err(Error::Invalid(missing)) }
+    if missing.is_empty() { Ok((all, digests.listings)) } else { Err(Error::Invalid(missing)) }
 }
 
 async fn decide(

@@ -24,7 +24,7 @@ pub use error::Error;
 pub use event::{Event, Events};
 pub use planner::outline::{Outline, Target};
 pub use request::{BuildOutput, BuildRequest, ContextSource, Files, NamedContext, Output, Tools};
-pub use solve::StepState;
+pub use solve::{Change, FileChange, FileState, StepState};
 
 use std::sync::Arc;
 
@@ -55,6 +55,8 @@ pub async fn build(request: &BuildRequest, tools: &Tools) -> Result<BuildOutput,
         export::export(request, tools, images, several).await
     };
     let made = made.await;
+    let outcomes: Vec<StepState> = solvers.iter().flat_map(|solver| solver.outcomes()).collect();
+    remember(request, tools, &outcomes);
     // What was done before a step failed need not be done again either.
     for solver in solvers {
         let written = solver.finish_writes().await;
@@ -63,6 +65,21 @@ pub async fn build(request: &BuildRequest, tools: &Tools) -> Result<BuildOutput,
         }
     }
     made
+}
+
+/// Keeps what became of the steps, for `explain`.
+fn remember(request: &BuildRequest, tools: &Tools, outcomes: &[StepState]) {
+    let kept = serde_json::to_vec(outcomes).map_err(|error| error.to_string());
+    let kept = kept.and_then(|bytes| tools.store.write_build(&request.project, &bytes).map_err(|e| e.to_string()));
+    if let Err(reason) = kept {
+        (tools.events)(Event::Note(format!("warning: `plywood explain` will not know of this build: {reason}")));
+    }
+}
+
+/// What became of the steps of a project's latest build; none where none is known.
+#[must_use]
+pub fn explain(store: &store::Store, project: &str) -> Option<Vec<StepState>> {
+    serde_json::from_slice(&store.read_build(project)?).ok()
 }
 
 /// Each platform alone; none is one, too.

@@ -18,6 +18,8 @@ use crate::remote;
 /// What is to be built.
 #[derive(Clone, Debug)]
 pub struct BuildRequest {
+    /// What the build is known by afterwards: the context's absolute path, or whatever else names it.
+    pub project: String,
     /// The build file's name, for messages.
     pub file_name: String,
     /// Its text.

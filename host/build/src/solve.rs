@@ -1,7 +1,7 @@
 //! Running the steps that are not in the cache, each when what it needs is there, several side by side.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use cache::Keys;
 use futures_util::future::try_join_all;
@@ -19,20 +19,23 @@ use tokio::sync::{OnceCell, Semaphore};
 use crate::commands::Commands;
 use crate::error::Error;
 use crate::event::Event;
-use crate::key::{self, StepKeys};
+use crate::key::{self, Listings, StepKeys};
 use crate::op::{self, Planned};
 use crate::request::{BuildRequest, Tools};
 use crate::resolve::Lookups;
 use crate::worker::{Isolation, Worker};
 
 mod caches;
+mod causes;
 mod files;
 mod layers;
 mod lookup;
 mod run;
 
 use caches::Caches;
+pub use causes::{Change, FileChange, FileState};
 use layers::{BaseLayer, TRANSFERS};
+use lookup::Hit;
 pub use lookup::StepState;
 
 /// What a step gave.
@@ -51,6 +54,12 @@ pub(crate) struct Solver {
     lookups: Arc<Lookups>,
     graph: Graph,
     keys: Vec<StepKeys>,
+    /// What components of contexts stand for.
+    listings: Listings,
+    /// What became of the steps.
+    outcomes: Mutex<BTreeMap<usize, StepState>>,
+    /// Entries of the store as they were before this build, once they are needed.
+    records: OnceLock<Vec<Record>>,
     cells: Vec<OnceCell<Solved>>,
     jobs: Semaphore,
     /// Steps whose layers are part of the image: those are written as they will be sent.
@@ -87,13 +96,16 @@ impl Solver {
             exported.insert(id.0);
             at = graph[id].parent;
         }
-        let keys = key::all(&graph, &exported, &lookups, &tools.policy, epoch, &tools.events).await?;
+        let (keys, listings) = key::all(&graph, &exported, &lookups, &tools.policy, epoch, &tools.events).await?;
         Ok(Arc::new(Self {
             cells: graph.vertices.iter().map(|_| OnceCell::new()).collect(),
             tools: tools.clone(),
             lookups,
             graph,
             keys,
+            listings,
+            outcomes: Mutex::default(),
+            records: OnceLock::new(),
             jobs: Semaphore::new(request.jobs.max(1)),
             exported,
             compression: request.compression,
@@ -136,26 +148,36 @@ impl Solver {
         let on = ChainId::of(&below);
         let keys = &self.keys[id.0];
         let stack = |layer: DiffId| Arc::new(below.iter().copied().chain([layer]).collect::<Vec<_>>());
-        let hit = |record: Record| {
+        let hit = |Hit { record, from }: Hit, reason: Option<String>| {
+            self.note(id, |state| StepState { cached: true, from, reason, ..state });
             events(Event::Started(id, None));
             events(Event::Finished { step: id, cached: true });
             Ok(Solved { layers: stack(record.layer), created: Some(record.created), cached: true })
         };
         let why = match self.found(id, keys.keys.as_ref(), on).await {
-            Ok(record) => return hit(record),
-            Err(why) => keys.reason.clone().unwrap_or(why),
+            Ok(found) => return hit(found, None),
+            Err(why) => why,
         };
         // Only a step that is not found by what it is made from needs that to be made.
         let inputs: Vec<VertexId> = self.graph.inputs(id).filter(|input| Some(*input) != vertex.parent).collect();
         try_join_all(inputs.into_iter().map(|input| self.solve(input))).await?;
         let by_content = self.keys_by_content(id, &below).await?;
-        if let Ok(record) = self.found(id, by_content.as_ref(), on).await {
-            if let Some(write) = keys.keys.as_ref().and_then(|keys| keys.write) {
-                let known = Record { below: record.below.and(on), ..record.clone() };
+        if let Ok(found) = self.found(id, by_content.as_ref(), on).await {
+            let record = &found.record;
+            if let Some((keys, write)) = keys.keys.as_ref().and_then(|keys| Some((keys, keys.write?))) {
+                let known = Record {
+                    below: record.below.and(on),
+                    components: cache::named(&keys.components),
+                    ..record.clone()
+                };
                 self.tools.store.write_record(&write.to_string(), &known)?;
             }
-            return hit(record);
+            return hit(found, Some("it is made from the same content as before".into()));
         }
+        let (why, changes) = self.told(id, why).await;
+        self.note(id, |state| StepState { reason: why.clone(), changes, ..state });
+        let why = [why, keys.reason.clone().map(|words| format!("the policy: {words}"))];
+        let why = why.into_iter().flatten().collect::<Vec<_>>().join("; ");
         if self.require_cached {
             return Err(Error::NotCached { step: vertex.name.clone(), reason: why, span: vertex.span().cloned() });
         }
@@ -179,6 +201,9 @@ impl Solver {
             let record = cache::record(&self.tools.store, *write, keys, &vertex.name, layer, on, stamp)?;
             self.export(id, &[*write], caches::wanted_of(keys), &record);
             created = record.created;
+        }
+        if let Some(keys) = &keys.keys {
+            self.keep_listings(keys).await?;
         }
         events(Event::Finished { step: id, cached: false });
         Ok(Solved { layers: stack(layer), created: Some(created), cached: false })

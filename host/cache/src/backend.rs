@@ -81,8 +81,13 @@ impl Wanted {
 pub enum Kept {
     /// One was there.
     Exists,
-    /// It is there now. What was done for its layer, whose bytes count only when they were sent.
-    Written(Pushed),
+    /// It is there now.
+    Written {
+        /// What was done for its layer.
+        layer: Pushed,
+        /// Of the layer's blob, in bytes.
+        size: u64,
+    },
 }
 
 /// Why a backend did not do what it should.
@@ -104,6 +109,14 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
+    /// What was to be kept.
+    #[error("the cache {place}: {reason}")]
+    Entry {
+        /// Which backend.
+        place: String,
+        /// Why there is nothing to keep.
+        reason: String,
+    },
     /// Every name that an entry could have is taken by one that is of no use.
     #[error("the cache {place} holds {many} useless entries for {key}: delete them")]
     Full {
@@ -116,6 +129,11 @@ pub enum Error {
     },
 }
 
+/// An entry that is to be kept after all.
+pub(crate) async fn made(place: &str, entry: Later<'_, Result<NewEntry, String>>) -> Result<NewEntry, Error> {
+    entry.await.map_err(|reason| Error::Entry { place: place.to_owned(), reason })
+}
+
 /// A place that keeps entries. Nothing in it is ever replaced: what is of no use is passed over.
 pub trait Backend: Send + Sync + fmt::Debug {
     /// As the user calls it.
@@ -124,8 +142,13 @@ pub trait Backend: Send + Sync + fmt::Debug {
     fn find<'f>(&'f self, key: Key, wanted: Wanted) -> Later<'f, Result<Option<Entry>, Error>>;
     /// A blob's bytes, checked by whoever takes them.
     fn open<'f>(&'f self, blob: &'f Blob) -> Later<'f, Result<BoxStream<'static, std::io::Result<Bytes>>, Error>>;
-    /// Keeps an entry, unless one is there that counts.
-    fn put<'f>(&'f self, key: Key, wanted: Wanted, entry: &'f NewEntry) -> Later<'f, Result<Kept, Error>>;
+    /// Keeps an entry, unless one is there that counts: then it is not made.
+    fn put<'f>(
+        &'f self,
+        key: Key,
+        wanted: Wanted,
+        entry: Later<'f, Result<NewEntry, String>>,
+    ) -> Later<'f, Result<Kept, Error>>;
     /// The repository that its blobs are in, where it is one: they can be mounted from there.
     fn repository(&self) -> Option<&Reference> {
         None

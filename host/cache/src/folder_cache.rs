@@ -14,7 +14,7 @@ use registry::{BlobSource, Bytes, Later, Pushed};
 use serde::{Deserialize, Serialize};
 use store::Record;
 
-use crate::backend::{Backend, Blob, Entry, Error, Kept, NewEntry, Wanted};
+use crate::backend::{Backend, Blob, Entry, Error, Kept, NewEntry, Wanted, made};
 
 /// Bytes of one piece.
 const PIECE: usize = 256 << 10;
@@ -142,7 +142,12 @@ impl Backend for FolderCache {
         })
     }
 
-    fn put<'f>(&'f self, key: Key, wanted: Wanted, entry: &'f NewEntry) -> Later<'f, Result<Kept, Error>> {
+    fn put<'f>(
+        &'f self,
+        key: Key,
+        wanted: Wanted,
+        entry: Later<'f, Result<NewEntry, String>>,
+    ) -> Later<'f, Result<Kept, Error>> {
         Box::pin(async move {
             for number in 0..MOST {
                 let path = self.entry(key, number);
@@ -150,8 +155,9 @@ impl Backend for FolderCache {
                     Some(Some(_)) => return Ok(Kept::Exists),
                     Some(None) => {}
                     None => {
-                        let pushed = self.write(&path, entry).await.map_err(|error| self.failed(error))?;
-                        return Ok(Kept::Written(pushed));
+                        let entry = made(&self.name, entry).await?;
+                        let layer = self.write(&path, &entry).await.map_err(|error| self.failed(error))?;
+                        return Ok(Kept::Written { layer, size: entry.layer.0.size });
                     }
                 }
             }

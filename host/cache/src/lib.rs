@@ -7,6 +7,6 @@ mod key;
 mod lookup;
 mod registry_cache;
 
-pub use backend::{Backend, Blob, Entry, Error, Export, Kept, Mode, NewEntry, Place, Wanted, open};
+pub use backend::{Backend, Blob, Entry, Error as BackendError, Export, Kept, Mode, NewEntry, Place, Wanted, open};
 pub use key::{EditError, Keys};
-pub use lookup::{Found, look_up, record};
+pub use lookup::{Found, Miss, look_up, named, record};

@@ -18,7 +18,7 @@ use registry::{Access, BlobSource, Bytes, Client, Later};
 use serde::{Deserialize, Serialize};
 use store::Record;
 
-use crate::backend::{Backend, Blob, Entry, Error, Kept, NewEntry, Wanted};
+use crate::backend::{Backend, Blob, Entry, Error, Kept, NewEntry, Wanted, made};
 
 /// The annotation that holds a record.
 const RECORD: &str = "dev.plywood.cache.record";
@@ -162,7 +162,12 @@ impl Backend for RegistryCache {
         })
     }
 
-    fn put<'f>(&'f self, key: Key, wanted: Wanted, entry: &'f NewEntry) -> Later<'f, Result<Kept, Error>> {
+    fn put<'f>(
+        &'f self,
+        key: Key,
+        wanted: Wanted,
+        entry: Later<'f, Result<NewEntry, String>>,
+    ) -> Later<'f, Result<Kept, Error>> {
         Box::pin(async move {
             for number in 0..MOST {
                 let tag = self.tag(key, number)?;
@@ -171,16 +176,17 @@ impl Backend for RegistryCache {
                     Tagged::Useless => continue,
                     Tagged::Nothing => {}
                 }
-                match self.send(&tag, entry).await {
-                    Ok(pushed) => return Ok(Kept::Written(pushed)),
+                let entry = made(&self.name, entry).await?;
+                return match self.send(&tag, &entry).await {
+                    Ok(layer) => Ok(Kept::Written { layer, size: entry.layer.0.size }),
                     Err(error) => {
                         // Another build may have been faster, where a tag cannot be written twice.
                         if let Ok(Tagged::Entry(_)) = self.look(&tag, wanted).await {
                             return Ok(Kept::Exists);
                         }
-                        return Err(self.failed(error));
+                        Err(self.failed(error))
                     }
-                }
+                };
             }
             Err(Error::Full { place: self.name.clone(), key, many: MOST })
         })

@@ -158,3 +158,16 @@ pub(crate) enum LayerCompression {
     Zstd,
     None,
 }
+
+/// `plywood explain`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ExplainArgs {
+    /// Only this step, with everything that is known of it: its place (2/5, builder 2/5) or a part of its text
+    pub(crate) step: Option<String>,
+    /// The context of the build, as it was given
+    #[arg(long, value_name = "CONTEXT", default_value = ".")]
+    pub(crate) context: String,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}

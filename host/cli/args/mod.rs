@@ -53,6 +53,8 @@ pub(crate) enum Command {
     Build(Box<build::BuildArgs>),
     /// Print what a build would run, with cache keys and what would be found
     Plan(Box<build::PlanArgs>),
+    /// Say of each step of the latest build whether it was found, and what had changed if not
+    Explain(build::ExplainArgs),
     /// List the images of the store
     Images,
     /// Give an image of the store another name

@@ -2,6 +2,7 @@
 
 mod build;
 mod call;
+mod explain;
 mod help;
 mod image;
 mod plan;
@@ -23,6 +24,7 @@ pub(crate) async fn run(args: Args) -> ExitCode {
             };
         }
         Command::Plan(args) => return plan::run(global, args).await,
+        Command::Explain(args) => explain::run(global, args),
         Command::Images => image::images(global),
         Command::Tag(args) => image::tag(global, args),
         Command::Rmi(args) => image::rmi(global, args),

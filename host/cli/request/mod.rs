@@ -23,6 +23,11 @@ pub(crate) fn project(input: &Input) -> Option<&Path> {
     Some(Path::new(&input.context)).filter(|path| path.is_dir())
 }
 
+/// What a build with this context is known by.
+pub(crate) fn project_name(context: &str) -> String {
+    std::fs::canonicalize(context).map_or_else(|_| context.to_owned(), |path| path.to_string_lossy().into_owned())
+}
+
 /// A request without outputs, for planning. `roots` are certificates beyond the machine's.
 pub(crate) async fn plan(input: &Input, roots: &[PathBuf]) -> Result<BuildRequest> {
     request(input, roots, BTreeMap::new(), Commands::default()).await
@@ -60,6 +65,7 @@ async fn request(
         Some(other) => bail!("invalid boolean value for multi-platform: {other}"),
     };
     Ok(BuildRequest {
+        project: project_name(&input.context),
         file_name: found.file_name,
         file: found.file,
         target: input.target.clone(),

@@ -45,17 +45,17 @@ impl Client {
         mount: Option<&str>,
     ) -> Result<Pushed, Error> {
         let digest = digest_of(descriptor).map_err(|e| Error::Malformed(reference.name(), e.to_string()))?;
-        if self.has_blob(reference, digest, Access::Push).await? {
-            return Ok(Pushed::Exists);
-        }
-        // The same bytes may be on their way to another repository of this registry, and are not sent twice.
+        // The same bytes may be on their way to a repository of this registry, and are not sent twice.
         let slot = self.upload_slot(reference.registry(), digest);
         let mut repository = slot.lock().await;
-        let mount = match repository.as_deref() {
-            Some(known) if known == reference.repository() => return Ok(Pushed::Exists),
-            Some(known) => Some(known),
-            None => mount,
-        };
+        if repository.as_deref() == Some(reference.repository()) {
+            return Ok(Pushed::Exists);
+        }
+        if self.has_blob(reference, digest, Access::Push).await? {
+            *repository = Some(reference.repository().to_owned());
+            return Ok(Pushed::Exists);
+        }
+        let mount = repository.as_deref().or(mount);
         let pushed = match self.start_upload(reference, digest, mount).await? {
             None => Pushed::Mounted,
             Some(upload) => {

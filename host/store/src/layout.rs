@@ -118,12 +118,26 @@ impl Store {
     }
 
     pub(crate) fn record(&self, key: &str) -> PathBuf {
-        self.root.join("cache").join(format!("{key}.json"))
+        self.records().join(format!("{key}.json"))
     }
 
     /// What a server has said of the file at an address.
     pub(crate) fn web(&self, address: &str) -> PathBuf {
         self.root.join("web").join(format!("{}.json", Digest::of(address.as_bytes()).hex()))
+    }
+
+    /// What the latest build of a project did.
+    pub(crate) fn build(&self, project: &str) -> PathBuf {
+        self.root.join("builds").join(format!("{}.json", Digest::of(project.as_bytes()).hex()))
+    }
+
+    /// What a key component stands for.
+    pub(crate) fn listing(&self, component: Digest) -> PathBuf {
+        self.root.join("listings").join(component.hex())
+    }
+
+    pub(crate) fn records(&self) -> PathBuf {
+        self.root.join("cache")
     }
 
     pub(crate) fn lock_file(&self, name: &str) -> PathBuf {

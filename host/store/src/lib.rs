@@ -7,6 +7,8 @@
 //!   indexes/<diff ID>.json     the blobs that hold it, by compression
 //!   layers/<flavour>/<diff ID>/fs   a layer unpacked, whiteouts converted; `boot` beside it names the boot
 //!   cache/<key>.json           what a step gave
+//!   builds/<project>.json      what the latest build of a project did
+//!   listings/<component>       which files a key component stands for
 //!   mounts/<id>/               cache mounts
 //!   web/<address>.json         what a server has said of a file
 //!   locks/                     one file a lock
@@ -17,6 +19,7 @@
 //! and one killed at any point leaves nothing half-made in its place.
 
 mod blob;
+mod build;
 mod error;
 mod image;
 mod layer;

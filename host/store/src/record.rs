@@ -33,6 +33,17 @@ impl Store {
         serde_json::from_slice(&fs::read(self.record(key)).ok()?).ok()
     }
 
+    /// The newest records, at most so many, the newest first.
+    #[must_use]
+    pub fn newest_records(&self, most: usize) -> Vec<Record> {
+        let Ok(entries) = fs::read_dir(self.records()) else { return Vec::new() };
+        let time = |entry: fs::DirEntry| Some((entry.metadata().ok()?.modified().ok()?, entry.path()));
+        let mut files: Vec<_> = entries.flatten().filter_map(time).collect();
+        files.sort_unstable_by(|one, other| other.cmp(one));
+        let read = |(_, path): (_, std::path::PathBuf)| serde_json::from_slice(&fs::read(path).ok()?).ok();
+        files.into_iter().take(most).filter_map(read).collect()
+    }
+
     /// Keeps a record, in the place of an earlier one.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! What servers have said of files on the web, so that what has not changed need not be fetched.
 
-use crate::error::{At, Error};
+use crate::error::Error;
 use crate::layout::Store;
 
 impl Store {
@@ -15,10 +15,6 @@ impl Store {
     /// # Errors
     /// When it cannot be written.
     pub fn write_web(&self, address: &str, note: &[u8]) -> Result<(), Error> {
-        let path = self.web(address);
-        if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder).at(folder)?;
-        }
-        self.replace(&path, note)
+        self.write_in_folder(&self.web(address), note)
     }
 }

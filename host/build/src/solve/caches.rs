@@ -29,7 +29,7 @@ use crate::resolve::LayerSource;
 /// Look-ups under way at the same time.
 const LOOKUPS: usize = 64;
 /// Entries that are written at the same time.
-const WRITES: usize = 4;
+const WRITES: usize = 8;
 /// So long is waited for entries that are still to be written when everything else is done.
 const PATIENCE: Duration = Duration::from_secs(600);
 
@@ -204,26 +204,19 @@ impl Solver {
         if self.caches.is_broken(&**backend) {
             return Ok(());
         }
-        // Most often it is there, and then nothing need be made ready.
-        let result = match backend.find(key, wanted).await {
-            Ok(Some(_)) => return Ok(()),
-            Ok(None) => match self.new_entry(record).await {
-                Ok(entry) => backend.put(key, wanted, &entry).await.map(|kept| (kept, entry.layer.0.size)),
-                Err(reason) => return Err(format!("the cache {}: {reason}", backend.name())),
-            },
-            Err(error) => Err(error),
-        };
-        match result {
-            Ok((kept, size)) => {
+        match backend.put(key, wanted, Box::pin(self.new_entry(record))).await {
+            Ok(Kept::Exists) => Ok(()),
+            Ok(Kept::Written { layer, size }) => {
                 let mut written = lock(&self.caches.written);
                 let written = written.entry(backend.name().to_owned()).or_default();
-                written.entries += u64::from(kept != Kept::Exists);
-                if kept == Kept::Written(Pushed::Sent) {
+                written.entries += 1;
+                if layer == Pushed::Sent {
                     written.layers += 1;
                     written.bytes += size;
                 }
                 Ok(())
             }
+            Err(error @ cache::BackendError::Entry { .. }) => Err(error.to_string()),
             // One failure is enough to know that the others would fail as well.
             Err(error) => match lock(&self.caches.broken).insert(backend.name().to_owned()) {
                 true => Err(error.to_string()),

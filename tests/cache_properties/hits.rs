@@ -1,0 +1,79 @@
+//! A hit gives what running would have given: builds made up by chance, each found again in every place that keeps results.
+//!
+//! PLYWOOD_CASES says how many, PLYWOOD_SEED with which number the first one is made; the second has the number after it.
+
+use std::path::Path;
+
+use crate::recipe::{Random, Recipe};
+use crate::scene::{Scene, Work, all_cached, difference, side_by_side};
+
+const CASES: u64 = 120;
+
+/// A number from the environment.
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is no number: {text}")))
+}
+
+#[test]
+fn a_hit_is_what_running_would_have_given() {
+    let scene = Scene::new();
+    let now = || u64::try_from(std::time::UNIX_EPOCH.elapsed().unwrap().as_micros()).unwrap();
+    let (first, many) = (number("PLYWOOD_SEED").unwrap_or_else(now), number("PLYWOOD_CASES").unwrap_or(CASES));
+    let seeds: Vec<u64> = (0..many).map(|case| first.wrapping_add(case)).collect();
+    side_by_side(&seeds, |seed| {
+        let mut random = Random(*seed);
+        let mut recipe = Recipe::new(&mut random);
+        let again = format!("PLYWOOD_SEED={seed} PLYWOOD_CASES=1");
+        // Where it panics, this is what remains to be read.
+        let told = Told(&again);
+        let work = scene.work();
+        let ended = holds(&work, &mut recipe, &mut random);
+        std::mem::forget(told);
+        ended.map_err(|why| format!("{again}\n{}{:?}\n{why}", recipe.text(), recipe.words()))
+    });
+}
+
+/// Says itself when a panic goes through it.
+struct Told<'t>(&'t str);
+
+impl Drop for Told<'_> {
+    fn drop(&mut self) {
+        eprintln!("it is {}", self.0);
+    }
+}
+
+fn holds(work: &Work<'_>, recipe: &mut Recipe, random: &mut Random) -> Result<(), String> {
+    recipe.lay(work);
+    let timeless = recipe.steady;
+    let build = |machine: &str, words: &[String]| {
+        if timeless { work.timeless(machine, words) } else { work.build(machine, words) }
+    };
+    let same = |what: &str, one: &Path, other: &Path| match difference(one, other) {
+        None => Ok(()),
+        Some(difference) => Err(format!("{what} gives another image:\n{difference}")),
+    };
+    let told = recipe.words();
+    let with = |more: &[String]| -> Vec<String> { told.iter().chain(more).cloned().collect() };
+
+    let first = build("first", &with(&work.fills()))?;
+    for (machine, from) in [("first", vec![]), ("second", work.from_registry()), ("third", work.from_folder())] {
+        let hit = build(machine, &all_cached(&with(&from)))?;
+        same(&format!("a hit from {from:?}"), &first, &hit)?;
+    }
+    if !recipe.steady {
+        return Ok(());
+    }
+    let no_cache = ["--no-cache".to_owned()];
+    same("running it again", &first, &build("fresh", &with(&no_cache))?)?;
+
+    let change = recipe.change(random);
+    recipe.lay(work);
+    let told = recipe.words();
+    let with = |more: &[String]| -> Vec<String> { told.iter().chain(more).cloned().collect() };
+    let expected = build("fresh", &with(&no_cache))?;
+    for (machine, from) in [("first", vec![]), ("fourth", work.from_registry()), ("fifth", work.from_folder())] {
+        let built = build(machine, &with(&from))?;
+        same(&format!("after a change of {change}, the cache {from:?}"), &expected, &built)?;
+    }
+    same("what was made after a change", &expected, &build("first", &all_cached(&with(&[])))?)
+}
