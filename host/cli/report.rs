@@ -23,6 +23,11 @@ pub(crate) fn failure(error: &anyhow::Error, file: Option<(&str, &str)>) -> Exit
     ExitCode::from(code)
 }
 
+/// Tells of something beside the matter.
+pub(crate) fn note(text: &str) {
+    tell(&format!("plywood: {text}\n"));
+}
+
 /// Tells that a signal has ended everything.
 pub(crate) fn interrupted(signal: u8) -> ExitCode {
     tell(if signal == 2 { "plywood: interrupted\n" } else { "plywood: terminated\n" });

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use registry::Settings;
-use store::Store;
+use store::{Lock, Store};
 
 use crate::args::Global;
 use crate::config::{self, Config};
@@ -16,22 +16,18 @@ use crate::surroundings::{self, Process};
 pub(crate) struct Session {
     pub(crate) global: Global,
     pub(crate) store: Store,
+    /// Nothing is taken from the store while this is.
+    _in_use: Lock,
     pub(crate) config: Config,
 }
 
 impl Session {
     /// Opens the store and reads the configuration; `project` is the folder that may hold a plywood.toml.
     pub(crate) fn open(global: &Global, project: Option<&Path>) -> Result<Self> {
-        let root = match &global.root {
-            Some(root) => root.clone(),
-            None => surroundings::xdg("XDG_DATA_HOME", ".local/share")
-                .map(|folder| folder.join("plywood"))
-                .context("there is no home folder to keep the store in: give --root")?,
-        };
-        let root = std::path::absolute(&root).with_context(|| root.display().to_string())?;
-        let store = Store::open(&root).with_context(|| format!("opening the store at {}", root.display()))?;
+        let store = store(global)?;
+        let in_use = store.begin_use()?;
         let config = config::load(global.config.as_deref(), project)?;
-        Ok(Self { global: global.clone(), store, config })
+        Ok(Self { global: global.clone(), store, _in_use: in_use, config })
     }
 
     pub(crate) async fn plugins(&self, process: Arc<Process>) -> Result<Plugins> {
@@ -47,4 +43,16 @@ impl Session {
         };
         registry::Client::new(Arc::new(chain), settings)
     }
+}
+
+/// The store alone. Whoever works with what is in it opens a session instead.
+pub(crate) fn store(global: &Global) -> Result<Store> {
+    let root = match &global.root {
+        Some(root) => root.clone(),
+        None => surroundings::xdg("XDG_DATA_HOME", ".local/share")
+            .map(|folder| folder.join("plywood"))
+            .context("there is no home folder to keep the store in: give --root")?,
+    };
+    let root = std::path::absolute(&root).with_context(|| root.display().to_string())?;
+    Store::open(&root).with_context(|| format!("opening the store at {}", root.display()))
 }

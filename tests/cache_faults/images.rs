@@ -106,6 +106,7 @@ fn an_image_goes_whole_or_not_at_all() {
     let status = |status: u16| Fault::Status(status, "");
     let (upload, manifest) = ("/blobs/uploads/", "/v2/image");
     let cases: Vec<(&str, Case)> = vec![
+        ("mounts break", (vec![always("POST", "?mount=", Fault::NoAnswer)], Then::Well)),
         ("429", (vec![once("POST", upload, Fault::Status(429, "Retry-After: 1\r\n"))], Then::Well)),
         ("503", (vec![times(2, "PUT", manifest, status(503))], Then::Well)),
         ("500", (vec![once("PUT", upload, status(500)), once("HEAD", manifest, status(500))], Then::Well)),
@@ -116,7 +117,6 @@ fn an_image_goes_whole_or_not_at_all() {
         ("the last answer is lost", (vec![once("PUT", "/manifests/1", Fault::LostAnswer)], Then::Well)),
         ("no mounts", (vec![always("POST", "?mount=", status(405))], Then::Well)),
         ("mounts are not allowed", (vec![always("POST", "?mount=", status(403))], Then::Well)),
-        ("mounts break", (vec![always("POST", "?mount=", Fault::NoAnswer)], Then::Well)),
         ("slow", (vec![always("PUT", manifest, Fault::Slow(4, Duration::from_millis(150)))], Then::Well)),
         ("401", (vec![always("POST", "/v2/image", status(401))], Then::Fails("an anonymous user"))),
         ("403", (vec![always("PUT", "/manifests/1", status(403))], Then::Fails("push image"))),

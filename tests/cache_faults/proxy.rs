@@ -215,12 +215,15 @@ fn read_head(client: &mut TcpStream) -> io::Result<Option<String>> {
     let mut seen = vec![0; 1 << 16];
     loop {
         let length = client.peek(&mut seen)?;
-        if length == 0 || length == seen.len() || !seen[0].is_ascii_uppercase() {
+        if length == 0 || !seen[0].is_ascii_uppercase() {
             return Ok(None);
         }
         if let Some(end) = find(&seen[..length], b"\r\n\r\n") {
             client.read_exact(&mut seen[..end + 4])?;
             return Ok(Some(String::from_utf8_lossy(&seen[..end]).into_owned()));
+        }
+        if length == seen.len() {
+            return Ok(None);
         }
         std::thread::sleep(Duration::from_millis(1));
     }
@@ -278,6 +281,5 @@ pub(crate) fn document(registry: &str, path: &str) -> Value {
     let accept = "application/vnd.oci.image.manifest.v1+json";
     let answer = ask(registry, &format!("GET {path} HTTP/1.1\r\nHost: {registry}\r\nAccept: {accept}"), &[]).unwrap();
     let body = find(&answer, b"\r\n\r\n").map_or(&[][..], |at| &answer[at + 4..]);
-    serde_json::from_slice(body)
-        .unwrap_or_else(|error| panic!("{path}: {error}: {}", String::from_utf8_lossy(&answer)))
+    serde_json::from_slice(body).unwrap_or_else(|error| panic!("{path}: {error}: {}", String::from_utf8_lossy(&answer)))
 }

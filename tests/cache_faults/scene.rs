@@ -19,7 +19,7 @@ use crate::support::{self, Guard, Place, Registry, need, need_root, run};
 /// Longer than any build here takes on a loaded machine, all its tries and pauses counted.
 pub(crate) const LIMIT: Duration = Duration::from_secs(90);
 /// Cases at a time: most of the time they pause.
-const AT_ONCE: usize = 10;
+const AT_ONCE: usize = 12;
 
 /// Two stages, a step that never gives the same again, and one that shows whether it stands on what it was made on.
 pub(crate) const CHANCE: &str = "ARG HOST=localhost\nFROM $HOST/base:1 AS build\nCOPY source /source\nRUN sort /source > /made\n\
@@ -30,14 +30,13 @@ pub(crate) const CERTAIN: &str = "ARG HOST=localhost\nFROM $HOST/base:1 AS build
     FROM $HOST/base:1\nRUN mkdir -p /data; echo base > /data/base; echo certain > /data/when\n\
     RUN cat /data/when > /data/again\nCOPY --from=build /made /data/made\nCOPY late /data/late\n";
 /// One that runs nothing.
-pub(crate) const PLAIN: &str = "ARG HOST=localhost\nFROM $HOST/base:1\nCOPY base /data/base\nCOPY made /data/made\n\
-    COPY base /data/when\nCOPY base /data/again\nCOPY base /data/more\nCOPY late /data/late\n";
-/// What there is to do in each.
-pub(crate) const STEPS: usize = 6;
+pub(crate) const PLAIN: &str = "ARG HOST=localhost\nFROM $HOST/base:1\nCOPY data /data\nCOPY late /data/late\n";
 
 pub(crate) struct Scene {
     pub(crate) place: Place,
     pub(crate) registry: Registry,
+    /// What there is to do in the context `c`.
+    pub(crate) steps: usize,
     fresh: AtomicUsize,
 }
 
@@ -88,7 +87,8 @@ impl Scene {
         let made = place.busybox_base();
         let base = format!("docker://{}/base:1", registry.host);
         run(place.plywood().args(["copy", made.trim_start_matches("base=")]).arg(base));
-        let scene = Self { place, registry, fresh: AtomicUsize::new(0) };
+        let steps = dockerfile.lines().filter(|line| line.starts_with("RUN") || line.starts_with("COPY")).count();
+        let scene = Self { place, registry, steps, fresh: AtomicUsize::new(0) };
         scene.context("c", dockerfile, "1");
         scene
     }
@@ -97,8 +97,10 @@ impl Scene {
     pub(crate) fn context(&self, name: &str, dockerfile: &str, word: &str) -> PathBuf {
         self.place.write(&format!("{name}/Dockerfile"), dockerfile);
         self.place.write(&format!("{name}/source"), format!("{word}\nb\na\n"));
-        self.place.write(&format!("{name}/made"), format!("{word}\na\nb\n"));
-        self.place.write(&format!("{name}/base"), "base\n");
+        self.place.write(&format!("{name}/data/made"), format!("{word}\na\nb\n"));
+        for same in ["base", "when", "again"] {
+            self.place.write(&format!("{name}/data/{same}"), "base\n");
+        }
         self.place.write(&format!("{name}/late"), word);
         self.place.join(name)
     }
@@ -216,10 +218,7 @@ where
     let (next, problems) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     let work = || {
         while let Some((name, case)) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let t = Instant::now();
-            let r = check(case);
-            eprintln!("CASE {name} {:?}", t.elapsed());
-            if let Err(reason) = r {
+            if let Err(reason) = check(case) {
                 problems.lock().unwrap().push(format!("{name}: {reason}"));
             }
         }

@@ -7,6 +7,7 @@
 mod support;
 
 mod recipe;
+mod rows;
 mod scene;
 
 mod hits;

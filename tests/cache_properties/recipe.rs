@@ -20,7 +20,7 @@ impl Random {
         usize::try_from(self.next() % limit as u64).unwrap()
     }
 
-    fn once_in(&mut self, many: usize) -> bool {
+    pub(crate) fn once_in(&mut self, many: usize) -> bool {
         self.below(many) == 0
     }
 
@@ -48,7 +48,7 @@ const STEADY: &[&str] = &[
     "sums=$(busybox find /open /c -type f -exec busybox md5sum {} + | busybox sort); echo \"$sums\" > /open/sumsN",
 ];
 const FICKLE: &[&str] = &[
-    "busybox date +%s%N >> /open/log",
+    "busybox cat /proc/uptime >> /open/log",
     "busybox head -c 9 /dev/urandom > /open/noise",
     "busybox cat /proc/sys/kernel/random/uuid > /open/uuidN",
 ];
@@ -77,7 +77,7 @@ impl Recipe {
     pub(crate) fn new(random: &mut Random) -> Self {
         let steady = !random.once_in(3);
         let mut recipe = Self { lines: Vec::new(), files: BTreeMap::new(), arguments: BTreeMap::new(), steady };
-        for name in ["f0", "f1", "f2", "d/a", "d/b", "d/e/c"] {
+        for name in ["f0", "f1", "f2", "d/a", "d/b", "d/e/z"] {
             let text = random.pick(WORDS).repeat(random.below(4));
             recipe.files.insert(name, (text, [0o644, 0o600, 0o755, 0o4711][random.below(4)]));
         }
@@ -112,6 +112,9 @@ impl Recipe {
             _ => "base".to_owned(),
         };
         self.lines.push(Line::Text(format!("FROM {from} AS s{stage}")));
+        if random.once_in(2) {
+            self.lines.push(Line::Text("ARG A".to_owned()));
+        }
         for _ in 0..2 + random.below(4) {
             let number = self.lines.len();
             let line = match random.below(14) {
@@ -132,6 +135,11 @@ impl Recipe {
                 12 => Line::Text(format!("USER {}", random.pick(&["user", "0", "7:8"]))),
                 _ => Line::Text(format!("LABEL l{number}=\"{}\"", random.pick(&["x", "$A"]))),
             };
+            self.lines.push(line);
+        }
+        // What other stages made shall matter often.
+        if last && stage > 0 && random.once_in(2) {
+            let line = copy_from(random, self.lines.len(), there);
             self.lines.push(line);
         }
         // No file is needed to look up a number.
@@ -199,18 +207,18 @@ impl Recipe {
     pub(crate) fn change(&mut self, random: &mut Random) -> String {
         let names: Vec<&str> = self.files.keys().copied().collect();
         let name = random.pick(&names);
-        match random.below(5) {
-            0 => {
+        match random.below(8) {
+            0 | 1 => {
                 let (text, _) = self.files.get_mut(name).unwrap();
                 text.push('!');
                 return format!("what {name} holds");
             }
-            1 => {
+            2 => {
                 let (_, mode) = self.files.get_mut(name).unwrap();
                 *mode ^= 0o111;
                 return format!("the mode of {name}");
             }
-            2 => {
+            3 | 4 => {
                 if let Some(value) = self.arguments.get_mut("A") {
                     value.push('2');
                     return "the argument A".to_owned();
@@ -220,7 +228,8 @@ impl Recipe {
         }
         let runs: Vec<&mut Line> = self.lines.iter_mut().filter(|line| matches!(line, Line::Run(..))).collect();
         let many = runs.len();
-        let Some(Line::Run(_, _, script)) = (many > 0).then(|| random.below(many)).and_then(|n| runs.into_iter().nth(n))
+        let Some(Line::Run(_, _, script)) =
+            (many > 0).then(|| random.below(many)).and_then(|n| runs.into_iter().nth(n))
         else {
             let (text, _) = self.files.get_mut(name).unwrap();
             text.push('?');

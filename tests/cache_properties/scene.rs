@@ -97,12 +97,12 @@ impl Work<'_> {
     }
 
     /// Words that read the cache in the registry.
-    pub(crate) fn from_registry(&self) -> Vec<String> {
+    pub(crate) fn reads_registry(&self) -> Vec<String> {
         vec![format!("--cache-from={}", self.registry_cache())]
     }
 
     /// Words that read the cache in the folder.
-    pub(crate) fn from_folder(&self) -> Vec<String> {
+    pub(crate) fn reads_folder(&self) -> Vec<String> {
         vec![format!("--cache-from=type=local,src={}", self.cache_folder().display())]
     }
 
@@ -124,7 +124,11 @@ impl Work<'_> {
     fn image(&self, machine: &str, settings: &str, words: &[String]) -> Result<(PathBuf, String), String> {
         let to = self.join(format!("image-{}", self.outputs.fetch_add(1, Ordering::Relaxed)));
         let mut command = self.command(machine, "build");
-        command.args(["--progress=plain", "-o"]).arg(format!("type=oci,tar=false,dest={}{settings}", to.display())).args(words).arg(&self.context);
+        command
+            .args(["--progress=plain", "-o"])
+            .arg(format!("type=oci,tar=false,dest={}{settings}", to.display()))
+            .args(words)
+            .arg(&self.context);
         let ended = output(&mut command);
         if !ended.status.success() {
             return Err(format!("{machine} {words:?} fails:\n{}", all(&ended)));
@@ -202,7 +206,8 @@ pub(crate) fn difference(one: &Path, other: &Path) -> Option<String> {
 /// Everything about an image, a line for each thing.
 fn lines(layout: &Path) -> Vec<String> {
     let json = |path: PathBuf| -> Value { serde_json::from_slice(&fs::read(path).unwrap()).unwrap() };
-    let blob = |digest: &Value| layout.join("blobs/sha256").join(digest.as_str().unwrap().trim_start_matches("sha256:"));
+    let blob =
+        |digest: &Value| layout.join("blobs/sha256").join(digest.as_str().unwrap().trim_start_matches("sha256:"));
     let manifest = json(blob(&json(layout.join("index.json"))["manifests"][0]["digest"]));
     let config = serde_json::to_string_pretty(&json(blob(&manifest["config"]["digest"]))).unwrap();
     let mut lines: Vec<String> = config.lines().map(str::to_owned).collect();
@@ -226,8 +231,12 @@ fn lines(layout: &Path) -> Vec<String> {
     lines
 }
 
-/// Does the same for each of many, a few at once; ends the test with all that has failed.
-pub(crate) fn side_by_side<T: Sync>(many: &[T], each: impl Fn(&T) -> Result<(), String> + Sync) {
+/// Does the same for each of many, a few at once; ends the test with all that has failed, by name.
+pub(crate) fn side_by_side<T: Sync>(
+    many: &[T],
+    name: impl Fn(&T) -> String + Sync,
+    each: impl Fn(&T) -> Result<(), String> + Sync,
+) {
     let (next, failures) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     let work = || {
         while let Some(item) = many.get(next.fetch_add(1, Ordering::Relaxed)) {
@@ -237,7 +246,7 @@ pub(crate) fn side_by_side<T: Sync>(many: &[T], each: impl Fn(&T) -> Result<(), 
                 Ok(Err(failure)) => failure,
                 Err(_) => "it ended with the panic above".to_owned(),
             };
-            failures.lock().unwrap().push(failure);
+            failures.lock().unwrap().push(format!("{}: {failure}", name(item)));
         }
     };
     std::thread::scope(|scope| {

@@ -13,6 +13,7 @@ mod planner;
 pub mod remote;
 mod request;
 mod resolve;
+mod room;
 mod solve;
 pub mod ssh;
 mod time;
@@ -24,6 +25,7 @@ pub use error::Error;
 pub use event::{Event, Events};
 pub use planner::outline::{Outline, Target};
 pub use request::{BuildOutput, BuildRequest, ContextSource, Files, NamedContext, Output, Tools};
+pub use room::collect;
 pub use solve::{Change, FileChange, FileState, StepState};
 
 use std::sync::Arc;
@@ -35,8 +37,28 @@ use planner::Extent;
 /// # Errors
 /// When the input is wrong, a step fails, or an output cannot be written.
 pub async fn build(request: &BuildRequest, tools: &Tools) -> Result<BuildOutput, Error> {
-    let (request, epoch) = epoch::settle(request, tools).await?;
-    let request = &request;
+    let (mut request, epoch) = epoch::settle(request, tools).await?;
+    loop {
+        let (made, bad) = attempt(&request, tools, epoch).await;
+        // What a command says of itself has nothing to do with caches.
+        let is_for_it = made.as_ref().is_err_and(|error| !matches!(error, Error::Command { .. } | Error::Invalid(_)));
+        let Some((name, reason)) = bad.filter(|_| is_for_it) else { return made };
+        let text = format!("warning: the cache {name}: {reason}; the build is done again without it");
+        (tools.events)(Event::Note(text));
+        let before = request.cache_from.len();
+        request.cache_from.retain(|place| cache::open(place, &tools.registry).name() != name);
+        if request.cache_from.len() == before {
+            return made;
+        }
+    }
+}
+
+/// Builds; names a cache that has not given what it had, and how that failed.
+async fn attempt(
+    request: &BuildRequest,
+    tools: &Tools,
+    epoch: Option<u64>,
+) -> (Result<BuildOutput, Error>, Option<(String, String)>) {
     let several = request.platforms.len() > 1 || request.several_platforms;
     let (mut images, mut solvers) = (Vec::new(), Vec::new());
     let made = async {
@@ -55,16 +77,16 @@ pub async fn build(request: &BuildRequest, tools: &Tools) -> Result<BuildOutput,
         export::export(request, tools, images, several).await
     };
     let made = made.await;
+    let bad = solvers.iter().find_map(|solver| solver.bad_cache());
     let outcomes: Vec<StepState> = solvers.iter().flat_map(|solver| solver.outcomes()).collect();
     remember(request, tools, &outcomes);
     // What was done before a step failed need not be done again either.
     for solver in solvers {
-        let written = solver.finish_writes().await;
-        if made.is_ok() {
-            written?;
+        if let (Ok(_), Err(error)) = (&made, solver.finish_writes().await) {
+            return (Err(error), None);
         }
     }
-    made
+    (made, bad)
 }
 
 /// Keeps what became of the steps, for `explain`.

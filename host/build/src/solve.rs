@@ -25,6 +25,7 @@ use crate::request::{BuildRequest, Tools};
 use crate::resolve::Lookups;
 use crate::worker::{Isolation, Worker};
 
+mod cached_layer;
 mod caches;
 mod causes;
 mod files;
@@ -139,6 +140,7 @@ impl Solver {
         if let VertexOp::Image(image) = &vertex.op {
             events(Event::Started(id, None));
             events(Event::Finished { step: id, cached: true });
+            image.layers.iter().for_each(|layer| self.tools.store.touch_layer(*layer));
             return Ok(Solved { layers: Arc::new(image.layers.clone()), created: None, cached: true });
         }
         let below = match vertex.parent {
@@ -250,11 +252,7 @@ impl Solver {
             let started = tokio::task::spawn_blocking(move || Worker::start(&root, &isolation)).await;
             let started = started.map_err(|error| Error::Request(error.to_string()))?;
             let worker = started.map_err(|reason| Self::failed(vertex, reason))?;
-            let debris = self.tools.store.debris();
-            if !debris.is_empty() {
-                let paths = debris.iter().map(|scratch| scratch.path().to_owned()).collect();
-                worker.delete(paths).await.map_err(|reason| Self::failed(vertex, reason))?;
-            }
+            worker.sweep(&self.tools.store).await.map_err(|reason| Self::failed(vertex, reason))?;
             Ok::<_, Error>(worker)
         };
         self.worker.get_or_try_init(start).await

@@ -47,6 +47,8 @@ enum Tagged {
 struct Head {
     #[serde(flatten)]
     record: Record,
+    /// The layer's, which must be the manifest's first: what belongs together stays together.
+    blob: Blob,
 }
 
 impl RegistryCache {
@@ -83,7 +85,7 @@ impl RegistryCache {
             return Ok(Tagged::Useless);
         };
         // A registry may have dropped the layer and kept what names it.
-        let there = self.client.has_blob(&self.repository, entry.layer.digest, Access::Pull).await;
+        let there = self.client.has_blob(&self.repository, &entry.layer.descriptor(), Access::Pull).await;
         let there = there.map_err(|error| self.failed(error))?;
         Ok(if there { Tagged::Entry(Box::new(entry)) } else { Tagged::Useless })
     }
@@ -114,7 +116,7 @@ impl RegistryCache {
         let config = Document::new(config.to_string().into_bytes());
         let config_descriptor = describe(Format::Oci.config(), config.digest, config.bytes.len() as u64);
         self.client.push_blob(to, &config_descriptor, Arc::new(config), None).await?;
-        let head = Head { record: Record { components: Vec::new(), ..record.clone() } };
+        let head = Head { record: Record { components: Vec::new(), ..record.clone() }, blob: *layer };
         let head = serde_json::to_string(&head).unwrap_or_default();
         let mut manifest = oci::manifest(Format::Oci.manifest(), config_descriptor, layers);
         manifest.set_annotations(Some([(RECORD.to_owned(), head)].into()));
@@ -133,7 +135,7 @@ fn read(bytes: &[u8]) -> Option<Entry> {
         Some(Blob { digest: digest_of(descriptor).ok()?, size: descriptor.size(), compression })
     };
     let mut layers = manifest.layers().iter();
-    let layer = blob(layers.next()?)?;
+    let layer = blob(layers.next()?).filter(|layer| *layer == head.blob)?;
     Some(Entry { record: head.record, layer, index: layers.next().and_then(blob) })
 }
 

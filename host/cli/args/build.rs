@@ -84,6 +84,9 @@ pub(crate) struct BuildArgs {
     /// Fail at the first step that is not found in the store or a cache
     #[arg(long)]
     pub(crate) require_cached: bool,
+    /// Keep the store below this size, 20g: what was used least recently goes after the build
+    #[arg(long, value_name = "BYTES", env = "PLYWOOD_STORE_MAX")]
+    pub(crate) store_max: Option<String>,
     /// What to do: build; check: say what BuildKit's rules find; outline: what the target takes; targets: what can be
     /// built. Each but build in text or JSON
     #[arg(

@@ -1,6 +1,7 @@
 //! What can be typed: one file a command. What it means is `request`'s business.
 
 pub(crate) mod build;
+pub(crate) mod cache;
 pub(crate) mod commands;
 pub(crate) mod image;
 pub(crate) mod plugin;
@@ -55,6 +56,8 @@ pub(crate) enum Command {
     Plan(Box<build::PlanArgs>),
     /// Say of each step of the latest build whether it was found, and what had changed if not
     Explain(build::ExplainArgs),
+    /// What steps have given and the store keeps: list it, measure it, make room
+    Cache(cache::CacheArgs),
     /// List the images of the store
     Images,
     /// Give an image of the store another name

@@ -8,6 +8,7 @@ use build::{BuildOutput, BuildRequest, Tools};
 
 use crate::args::Global;
 use crate::args::build::{BuildArgs, Progress};
+use crate::commands::cache::keep_below;
 use crate::commands::print;
 use crate::render::Renderer;
 use crate::session::Session;
@@ -19,10 +20,19 @@ pub(crate) async fn run(global: &Global, args: &BuildArgs) -> ExitCode {
         Ok(request) => request,
         Err(error) => return report::failure(&error, None),
     };
+    let store_max = match args.store_max.as_deref().map(|text| request::bytes("--store-max", text)).transpose() {
+        Ok(store_max) => store_max,
+        Err(error) => return report::failure(&error, None),
+    };
     let progress = if args.quiet { Progress::Quiet } else { args.progress };
     let renderer = Renderer::start(progress);
     let result = perform(global, args, &request, &renderer).await;
     renderer.finish();
+    if let Some(bytes) = store_max
+        && let Err(error) = keep_below(global, bytes).await
+    {
+        report::note(&format!("warning: no room was made in the store: {error:#}"));
+    }
     match result {
         Ok(output) => match finish(args, &request, &output) {
             Ok(()) => ExitCode::SUCCESS,

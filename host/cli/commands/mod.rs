@@ -1,6 +1,7 @@
 //! One command a file: read what was typed, call one thing, print.
 
 mod build;
+mod cache;
 mod call;
 mod explain;
 mod help;
@@ -25,6 +26,7 @@ pub(crate) async fn run(args: Args) -> ExitCode {
         }
         Command::Plan(args) => return plan::run(global, args).await,
         Command::Explain(args) => explain::run(global, args),
+        Command::Cache(args) => cache::run(global, args).await,
         Command::Images => image::images(global),
         Command::Tag(args) => image::tag(global, args),
         Command::Rmi(args) => image::rmi(global, args),

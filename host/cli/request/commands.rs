@@ -112,9 +112,12 @@ fn hosts(text: &str) -> Result<Vec<(String, String)>> {
     addresses.split(',').map(address).collect()
 }
 
-/// Bytes, with a binary unit: `64m`, `1.5g`.
 fn size(flag: &str, text: Option<&str>) -> Result<Option<u64>> {
-    let Some(text) = text else { return Ok(None) };
+    text.map(|text| bytes(flag, text)).transpose()
+}
+
+/// Bytes, with a binary unit: `64m`, `1.5g`.
+pub(crate) fn bytes(flag: &str, text: &str) -> Result<u64> {
     let lower = text.trim().to_lowercase();
     let digits = lower.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(lower.len());
     let number = lower[..digits].parse::<f64>().ok();
@@ -122,9 +125,31 @@ fn size(flag: &str, text: Option<&str>) -> Result<Option<u64>> {
     let power = ["", "k", "m", "g", "t", "p"].iter().position(|known| *known == unit);
     match number.zip(power) {
         // Sizes of memory are far below where a floating-point number loses bytes.
-        Some((number, power)) => Ok(Some((number * 1024f64.powi(i32::try_from(power)?)) as u64)),
+        Some((number, power)) => Ok((number * 1024f64.powi(i32::try_from(power)?)) as u64),
         None => bail!("{flag} {text}: it must be a number of bytes, as in 512m or 2g"),
     }
+}
+
+/// Seconds, of days, hours, minutes and seconds: `7d`, `1d12h`.
+pub(crate) fn age(flag: &str, text: &str) -> Result<u64> {
+    let wrong = || format!("{flag} {text}: it must be an age, as in 7d or 1d12h");
+    let (mut seconds, mut rest) = (0u64, text);
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).with_context(wrong)?;
+        let (number, unit) = rest.split_at(digits);
+        let length = match unit.chars().next() {
+            Some('w') => 7 * 24 * 60 * 60,
+            Some('d') => 24 * 60 * 60,
+            Some('h') => 60 * 60,
+            Some('m') => 60,
+            Some('s') => 1,
+            _ => bail!(wrong()),
+        };
+        let part = number.parse::<u64>().ok().and_then(|number| number.checked_mul(length)).with_context(wrong)?;
+        seconds = seconds.checked_add(part).with_context(wrong)?;
+        rest = &unit[1..];
+    }
+    if text.is_empty() { bail!(wrong()) } else { Ok(seconds) }
 }
 
 /// `NAME=SOFT[:HARD]`.

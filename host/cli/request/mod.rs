@@ -5,6 +5,8 @@ mod commands;
 mod context;
 mod output;
 
+pub(crate) use commands::{age, bytes};
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 

@@ -135,7 +135,13 @@ impl Client {
     ///
     /// # Errors
     /// When the registry does not say.
-    pub async fn has_blob(&self, reference: &Reference, digest: Digest, access: Access) -> Result<bool, Error> {
+    pub async fn has_blob(
+        &self,
+        reference: &Reference,
+        descriptor: &Descriptor,
+        access: Access,
+    ) -> Result<bool, Error> {
+        let digest = digest_of(descriptor).map_err(|e| Error::Malformed(reference.name(), e.to_string()))?;
         let call = Call {
             registry: reference.registry(),
             method: Method::HEAD,
@@ -147,7 +153,12 @@ impl Client {
         };
         let response = self.call(&call).await?;
         match response.status() {
-            StatusCode::OK => Ok(true),
+            StatusCode::OK => {
+                // Not every registry says how long it is.
+                let length = response.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+                let length = length.and_then(|length| length.parse::<u64>().ok()).filter(|length| *length > 0);
+                Ok(length.is_none_or(|length| length == descriptor.size()))
+            }
             StatusCode::NOT_FOUND => Ok(false),
             _ => Err(self.failure(&call, response, None).await),
         }

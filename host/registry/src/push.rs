@@ -51,7 +51,7 @@ impl Client {
         if repository.as_deref() == Some(reference.repository()) {
             return Ok(Pushed::Exists);
         }
-        if self.has_blob(reference, digest, Access::Push).await? {
+        if self.has_blob(reference, descriptor, Access::Push).await? {
             *repository = Some(reference.repository().to_owned());
             return Ok(Pushed::Exists);
         }

@@ -35,7 +35,10 @@ impl Store {
         let path = self.blob(digest);
         let bytes = fs::read(&path).at(&path)?;
         match Digest::of(&bytes) {
-            got if got == digest => Ok(bytes),
+            got if got == digest => {
+                self.touch(&path);
+                Ok(bytes)
+            }
             got => Err(Error::Mismatch { expected: digest, got }),
         }
     }

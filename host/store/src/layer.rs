@@ -77,8 +77,15 @@ impl Store {
     #[must_use]
     pub fn tree(&self, flavour: &Flavour, layer: DiffId) -> Option<PathBuf> {
         let folder = self.layer(flavour, layer);
-        let boot = fs::read_to_string(folder.join("boot")).ok()?;
-        (boot == boot_id()).then(|| folder.join("fs"))
+        Self::is_current(&folder).then(|| {
+            self.touch(&folder.join("boot"));
+            folder.join("fs")
+        })
+    }
+
+    /// Whether a tree's folder was made since the machine was started.
+    pub(crate) fn is_current(folder: &std::path::Path) -> bool {
+        fs::read_to_string(folder.join("boot")).is_ok_and(|boot| boot == boot_id())
     }
 
     /// Puts a tree in its place: `made` holds it as `fs`. What another process has put there meanwhile stays.

@@ -90,13 +90,29 @@ impl Store {
     /// The folder of all trees of a flavour.
     #[must_use]
     pub fn layers(&self, flavour: &Flavour) -> PathBuf {
-        self.root.join("layers").join(&flavour.0)
+        self.all_layers().join(&flavour.0)
+    }
+
+    pub(crate) fn all_layers(&self) -> PathBuf {
+        self.root.join("layers")
+    }
+
+    pub(crate) fn mounts(&self) -> PathBuf {
+        self.root.join("mounts")
+    }
+
+    pub(crate) fn indexes(&self) -> PathBuf {
+        self.root.join("indexes")
+    }
+
+    pub(crate) fn listings(&self) -> PathBuf {
+        self.root.join("listings")
     }
 
     /// The folder of a cache mount of this name.
     #[must_use]
     pub fn mount(&self, flavour: &Flavour, id: &str) -> PathBuf {
-        self.root.join("mounts").join(Digest::of(format!("{}\0{id}", flavour.0).as_bytes()).hex())
+        self.mounts().join(Digest::of(format!("{}\0{id}", flavour.0).as_bytes()).hex())
     }
 
     /// Where a plugin's component is kept.
@@ -110,11 +126,11 @@ impl Store {
     }
 
     pub(crate) fn layer_index(&self, layer: DiffId) -> PathBuf {
-        self.root.join("indexes").join(format!("{}.layer", layer.0.hex()))
+        self.indexes().join(format!("{}.layer", layer.0.hex()))
     }
 
     pub(crate) fn layer_variants(&self, layer: DiffId) -> PathBuf {
-        self.root.join("indexes").join(format!("{}.json", layer.0.hex()))
+        self.indexes().join(format!("{}.json", layer.0.hex()))
     }
 
     pub(crate) fn record(&self, key: &str) -> PathBuf {
@@ -133,7 +149,7 @@ impl Store {
 
     /// What a key component stands for.
     pub(crate) fn listing(&self, component: Digest) -> PathBuf {
-        self.root.join("listings").join(component.hex())
+        self.listings().join(component.hex())
     }
 
     pub(crate) fn records(&self) -> PathBuf {

@@ -20,6 +20,7 @@
 
 mod blob;
 mod build;
+mod collect;
 mod error;
 mod image;
 mod layer;
@@ -27,9 +28,11 @@ mod layout;
 mod lock;
 mod record;
 mod scratch;
+mod usage;
 mod web;
 
 pub use blob::BlobWriter;
+pub use collect::{Collected, Limits};
 pub use error::Error;
 pub use image::Tagged;
 pub use layer::Variant;
@@ -37,3 +40,4 @@ pub use layout::{Flavour, Store};
 pub use lock::Lock;
 pub use record::Record;
 pub use scratch::Scratch;
+pub use usage::{Item, Kind, Usage};

@@ -31,7 +31,7 @@ impl Store {
         self.flock(name, FlockOperation::NonBlockingLockExclusive)
     }
 
-    fn flock(&self, name: &str, operation: FlockOperation) -> Result<Option<Lock>, Error> {
+    pub(crate) fn flock(&self, name: &str, operation: FlockOperation) -> Result<Option<Lock>, Error> {
         let path = self.lock_file(name);
         let file = File::options().write(true).create(true).truncate(false).open(&path).at(&path)?;
         loop {
@@ -45,7 +45,7 @@ impl Store {
     }
 }
 
-trait Held {
+pub(crate) trait Held {
     fn expect_held(self) -> Lock;
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use cache::{Backend, Blob, Entry, Export, Kept, Keys, Mode, NewEntry, Wanted};
 use futures_util::StreamExt as _;
 use futures_util::stream::{self, BoxStream};
-use image::{Document, FileBlob, Source};
+use image::{FileBlob, Source};
 use oci::tree::Layer;
 use oci::{ChainId, Descriptor, DiffId, Digest, Reference};
 use plan::graph::VertexId;
@@ -21,6 +21,7 @@ use tokio::sync::{OnceCell, Semaphore};
 use tokio::task::JoinSet;
 
 use super::Solver;
+use super::cached_layer::{Bad, CachedLayer};
 use crate::error::Error;
 use crate::event::Event;
 use crate::request::{BuildRequest, Tools};
@@ -53,6 +54,8 @@ pub(crate) struct Caches {
     /// Backends that have failed are not asked again, and told of once.
     broken: Mutex<std::collections::BTreeSet<String>>,
     written: Mutex<BTreeMap<String, Written>>,
+    /// Backends that had an entry whose layer they did not give, and how they failed.
+    bad: Bad,
 }
 
 /// A layer's index, once it has been fetched.
@@ -82,6 +85,7 @@ impl Caches {
             slots: Semaphore::new(WRITES),
             broken: Mutex::default(),
             written: Mutex::default(),
+            bad: Bad::default(),
         }
     }
 
@@ -153,12 +157,18 @@ impl Solver {
         self.lookups.add_layer(
             layer,
             LayerSource {
-                source: Arc::new(CachedLayer { backend, blob }),
+                source: Arc::new(CachedLayer { backend, blob, bad: self.caches.bad.clone() }),
                 descriptor: blob.descriptor(),
                 is_base: false,
             },
         );
         lock(&self.caches.layers).entry(layer).or_insert_with(|| (borrowed.clone(), Arc::default()));
+    }
+
+    /// A backend that has not given the layer of an entry, and how it failed: a build that went wrong for it goes well
+    /// without it.
+    pub(crate) fn bad_cache(&self) -> Option<(String, String)> {
+        lock(&self.caches.bad).clone()
     }
 
     /// The index that came with an entry's layer. It counts in this build alone: the store's are made from layers.
@@ -311,39 +321,6 @@ fn wanted(keys: &Keys) -> Wanted {
 /// What counts of entries that are to be written.
 pub(super) fn wanted_of(keys: &Keys) -> Wanted {
     wanted(keys)
-}
-
-/// The layer of an entry, as something that can be read like one of an image.
-struct CachedLayer {
-    backend: Arc<dyn Backend>,
-    blob: Blob,
-}
-
-impl CachedLayer {
-    fn failed(&self, reason: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> image::Error {
-        image::Error::Io { path: self.backend.name().into(), source: std::io::Error::other(reason) }
-    }
-}
-
-impl Source for CachedLayer {
-    fn root(&self) -> image::Later<'_, Result<Document, image::Error>> {
-        Box::pin(async { Err(self.failed("a layer has no documents")) })
-    }
-
-    fn document<'f>(&'f self, _: &'f Descriptor) -> image::Later<'f, Result<Vec<u8>, image::Error>> {
-        Box::pin(async { Err(self.failed("a layer has no documents")) })
-    }
-
-    fn open<'f>(
-        &'f self,
-        _: &'f Descriptor,
-    ) -> image::Later<'f, Result<BoxStream<'static, std::io::Result<Bytes>>, image::Error>> {
-        Box::pin(async { self.backend.open(&self.blob).await.map_err(|error| self.failed(error)) })
-    }
-
-    fn reference(&self) -> Option<&Reference> {
-        self.backend.repository()
-    }
 }
 
 /// A blob of an image that is somewhere else.

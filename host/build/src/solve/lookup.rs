@@ -195,6 +195,7 @@ impl Solver {
         on: Option<ChainId>,
     ) -> Result<Hit, NotFound> {
         let hit = self.find(keys, on).await?;
+        self.tools.store.touch_layer(hit.record.layer);
         if let Some((keys, write)) = keys.and_then(|keys| Some((keys, keys.write?))) {
             self.export(id, &[write], caches::wanted_of(keys), &hit.record);
         }

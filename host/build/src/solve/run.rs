@@ -295,6 +295,7 @@ impl Solver {
                 }
             }
         };
+        store.touch(&path);
         if !path.exists() {
             let seed = match origin {
                 Some(origin) => Some(self.seed(vertex, origin, &cache.source).await?),

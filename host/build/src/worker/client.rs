@@ -185,7 +185,15 @@ impl Worker {
     ///
     /// # Errors
     /// In words.
-    pub async fn delete(&self, paths: Vec<PathBuf>) -> Result<(), String> {
+    pub async fn sweep(&self, store: &store::Store) -> Result<(), String> {
+        let debris = store.debris();
+        match debris.is_empty() {
+            true => Ok(()),
+            false => self.delete(debris.iter().map(|scratch| scratch.path().to_owned()).collect()).await,
+        }
+    }
+
+    async fn delete(&self, paths: Vec<PathBuf>) -> Result<(), String> {
         self.ask(Task::Delete(paths), None).await.map(|_| ())
     }
 }
