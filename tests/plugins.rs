@@ -314,7 +314,7 @@ fn a_policy_that_never_caches_the_second_step() -> Result<()> {
             assert_eq!(step(name)?.contains(&"CACHED"), !first, "{built:#?}");
         }
         let second = step("COPY b /")?;
-        assert!(second[0].ends_with("(step two is special)"), "{built:#?}");
+        assert!(second[0].ends_with("; the policy: step two is special)"), "{built:#?}");
         assert!(second.iter().any(|line| line.starts_with("DONE")), "{built:#?}");
     }
     Ok(())
