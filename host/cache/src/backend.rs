@@ -69,10 +69,13 @@ pub struct Wanted {
 }
 
 impl Wanted {
-    /// Whether a record counts.
+    /// Whether a record counts. Its time goes into images as it is.
     #[must_use]
     pub fn is(&self, record: &Record) -> bool {
-        self.not_before.is_none_or(|time| record.created_at >= time)
+        let is_time = |text: &str| {
+            (20..=35).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit() || b"-:TZ.+".contains(&b))
+        };
+        is_time(&record.created) && self.not_before.is_none_or(|time| record.created_at >= time)
     }
 }
 

@@ -8,7 +8,7 @@ use store::{Kind, Limits, Store};
 
 use crate::args::Global;
 use crate::args::cache::{CacheArgs, CacheCommand, GcArgs};
-use crate::commands::print;
+use crate::commands::{print, print_foreign};
 use crate::request;
 use crate::session;
 
@@ -50,7 +50,7 @@ fn list(store: &Store, json: bool) -> Result<()> {
     for record in records {
         let layers = store.variants(record.layer);
         let size = layers.iter().map(|variant| variant.size).max().map_or_else(|| "gone".to_owned(), human);
-        print(&format!("{:20}  {size:>12}  {}", record.created, record.name));
+        print_foreign(&format!("{:20}  {size:>12}  {}", record.created, record.name));
     }
     Ok(())
 }

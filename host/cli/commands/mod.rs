@@ -43,6 +43,11 @@ pub(crate) async fn run(args: Args) -> ExitCode {
     }
 }
 
+/// Prints a line that is made of what others have written: it moves no cursor.
+pub(crate) fn print_foreign(text: &str) {
+    print(&text.chars().filter(|c| !c.is_control()).collect::<String>());
+}
+
 /// Prints a line to standard output; a reader that has gone away is no error.
 pub(crate) fn print(text: &str) {
     use std::io::Write;

@@ -8,7 +8,7 @@ use build::{BuildRequest, FileState, StepState, Tools};
 
 use crate::args::Global;
 use crate::args::build::PlanArgs;
-use crate::commands::print;
+use crate::commands::{print, print_foreign};
 use crate::session::Session;
 use crate::surroundings::Process;
 use crate::{report, request};
@@ -55,11 +55,11 @@ pub(super) fn show(states: &[StepState], json: bool, run: &str, whole: bool) -> 
         let policy = state.policy.as_deref().map(|words| format!("the policy: {words}"));
         let said = [state.reason.clone(), place, policy].into_iter().flatten().collect::<Vec<_>>().join("; ");
         let said = if said.is_empty() { said } else { format!("  ({said})") };
-        print(&format!("{mark}  {key:12}  {}{said}", state.name));
+        print_foreign(&format!("{mark}  {key:12}  {}{said}", state.name));
         let several = state.changes.len() > 1;
         for change in &state.changes {
             if several || whole {
-                print(&format!("          {:24}  {}", change.component, change.text));
+                print_foreign(&format!("          {:24}  {}", change.component, change.text));
             }
             let most = if whole { usize::MAX } else { FEW };
             let files = change.files.iter().take(if several || whole || change.files.len() > 1 { most } else { 0 });
@@ -69,14 +69,14 @@ pub(super) fn show(states: &[StepState], json: bool, run: &str, whole: bool) -> 
                     FileState::Removed => "-",
                     FileState::Changed => "~",
                 };
-                print(&format!("            {how} {}", file.path));
+                print_foreign(&format!("            {how} {}", file.path));
             }
             if let more @ 1.. = change.files.len().saturating_sub(most) {
-                print(&format!("              and {more} more"));
+                print_foreign(&format!("              and {more} more"));
             }
         }
         if whole && !state.dropped.is_empty() {
-            print(&format!("          left out of the key: {}", state.dropped.join(", ")));
+            print_foreign(&format!("          left out of the key: {}", state.dropped.join(", ")));
         }
     }
     Ok(())
