@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::recipe::{Random, Recipe};
 use crate::scene::{Scene, Work, all_cached, difference, side_by_side};
 
-const CASES: u64 = 80;
+const CASES: u64 = 60;
 
 /// A number from the environment.
 fn number(name: &str) -> Option<u64> {
@@ -53,7 +53,7 @@ fn holds(work: &Work<'_>, recipe: &mut Recipe, random: &mut Random) -> Result<()
     let no_cache = ["--no-cache".to_owned()];
     same("running it again", &first, &build("fresh", &with(&no_cache))?)?;
 
-    for change in ["one", "two"] {
+    for change in ["one", "two", "three"] {
         let changed = recipe.change(random);
         recipe.lay(work);
         let told = recipe.words();

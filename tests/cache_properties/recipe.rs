@@ -81,10 +81,9 @@ impl Recipe {
             let text = random.pick(WORDS).repeat(random.below(4));
             recipe.files.insert(name, (text, [0o644, 0o600, 0o755, 0o4711][random.below(4)]));
         }
-        for name in ["A", "B"] {
-            if !random.once_in(3) {
-                recipe.arguments.insert(name, random.pick(&WORDS[..4]).to_owned());
-            }
+        recipe.arguments.insert("A", random.pick(&WORDS[..4]).to_owned());
+        if !random.once_in(3) {
+            recipe.arguments.insert("B", random.pick(&WORDS[..4]).to_owned());
         }
         let stages = 1 + random.below(3);
         // What can be copied from each stage.
@@ -105,7 +104,7 @@ impl Recipe {
                 "scratch".to_owned()
             }
             1 | 2 if stage > 0 => {
-                let below = random.below(stage);
+                let below = if last { stage - 1 } else { random.below(stage) };
                 mine.clone_from(&there[below]);
                 format!("s{below}")
             }
@@ -169,6 +168,9 @@ impl Recipe {
         if random.once_in(3) {
             script = format!("{script}; {}", random.pick(STEADY).replace('N', &format!("{number}-2")));
         }
+        if random.once_in(3) {
+            script = format!("{script}; echo $A > /open/a{number}");
+        }
         Line::Run(flags, random.once_in(2), format!("exec 2>/dev/null; : {number}; {script}; true"))
     }
 
@@ -219,10 +221,8 @@ impl Recipe {
                 return format!("the mode of {name}");
             }
             3 | 4 => {
-                if let Some(value) = self.arguments.get_mut("A") {
-                    value.push('2');
-                    return "the argument A".to_owned();
-                }
+                self.arguments.get_mut("A").unwrap().push('2');
+                return "the argument A".to_owned();
             }
             _ => {}
         }
@@ -250,7 +250,7 @@ fn copy(random: &mut Random, number: usize) -> Line {
         }
     }
     let verb = random.pick(&["COPY", "COPY", "ADD"]);
-    let source = random.pick(&["f0", "f1", "f*", "d", "d/e", "d/", "link", ".", "f0 d f2"]);
+    let source = random.pick(&["f0", "f*", "d", "d/e", "d/", "link", ".", ".", "f0 d f2"]);
     let destination = random.pick(&["/c/", "/open/", "./", "/c/$A/", "/open/nN/", "/c/N"]);
     // Several files need a folder.
     let slash = if destination == "/c/N" { "/" } else { "" };

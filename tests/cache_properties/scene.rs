@@ -131,7 +131,7 @@ impl Work<'_> {
             .arg(&self.context);
         let ended = output(&mut command);
         if !ended.status.success() {
-            return Err(format!("{machine} {words:?} fails:\n{}", all(&ended)));
+            return Err(format!("{machine} {words:?} ends with {}:\n{}", ended.status, all(&ended)));
         }
         Ok((to, String::from_utf8_lossy(&ended.stderr).into_owned()))
     }

@@ -114,7 +114,15 @@ pub(crate) async fn all(
             base: vertex.base.clone(),
             source_date_epoch: epoch,
         };
-        all.push(decide(policy, step, vertex, VertexId(at), events).await?);
+        let looks_below = step.components.iter().any(|component| component.kind == Kind::Parent);
+        let mut keys = decide(policy, step, vertex, VertexId(at), events).await?;
+        if !looks_below {
+            // Its own layer is the same on anything; what others take from it is on top of what is below.
+            let below = parent(vertex, &all).digest;
+            let frame = Frame::new("on").field(keys.definition.0.as_bytes()).field(below.as_bytes());
+            keys.definition = Key(frame.finish());
+        }
+        all.push(keys);
     }
     if missing.is_empty() { Ok((all, digests.listings)) } else { Err(Error::Invalid(missing)) }
 }
@@ -198,7 +206,7 @@ async fn run_components(
     frame = frame.field(op.stdin.as_deref().unwrap_or_default());
     frame = frame.field(format!("{:?} {:?}", op.network, op.security).as_bytes());
     let hosts: Vec<String> = step.hosts.iter().map(|(name, address)| format!("{address} {name}")).collect();
-    frame = frame.list(hosts.iter().map(String::as_bytes));
+    frame = frame.list(hosts.iter().map(String::as_bytes)).list(step.surroundings.iter().map(String::as_bytes));
     components.push(parent(vertex, all));
     components.push(Component::text(Kind::User, step.user.clone()));
     components.push(Component::text(Kind::WorkingDir, step.working_dir.clone()));
@@ -208,14 +216,27 @@ async fn run_components(
     }
     for (mount, from) in op.mounts.iter().zip(&step.mount_origins) {
         let target = mount.target.clone().unwrap_or_default();
-        // What is mounted where; what a cache or a secret holds is no part of the key.
+        // What is mounted where, and what a cache begins with; what it or a secret holds is no part of the key.
         let description = match &mount.kind {
             MountKind::Bind { source, writable, .. } => format!("bind\0{source}\0{writable}"),
-            MountKind::Cache(cache) => format!("cache\0{}\0{}", cache.id, cache.read_only),
+            MountKind::Cache(cache) => {
+                let start = match from {
+                    Some(Origin::Context(context)) => {
+                        let context = lookups.context(context.as_deref()).await?;
+                        let sources = [bind_source(&context, &cache.source)];
+                        let how = how("/", None, Matcher::default(), false);
+                        digests.content(&context, &sources, &how, vertex).await?.to_string()
+                    }
+                    _ => origin(from.as_ref(), all).map(|digest| digest.to_string()).unwrap_or_default(),
+                };
+                let own = format!("{}:{} {:o} {}", cache.uid, cache.gid, cache.mode, cache.read_only);
+                format!("cache\0{}\0{own}\0{}\0{start}", cache.id, cache.source)
+            }
             MountKind::Tmpfs(size) => format!("tmpfs\0{size:?}"),
             MountKind::Secret(secret) => {
                 let as_file = mount.target.is_some();
-                format!("secret\0{}\0{as_file}\0{}\0{:?}", secret.id, secret.mode, secret.as_env)
+                let own = format!("{}:{} {:o}", secret.uid, secret.gid, secret.mode);
+                format!("secret\0{}\0{as_file}\0{own}\0{:?}", secret.id, secret.as_env)
             }
             MountKind::Ssh { id, .. } => format!("ssh\0{id}"),
             MountKind::File { content, mode } => format!("file\0{}\0{mode}", Digest::of(content)),

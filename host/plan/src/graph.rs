@@ -86,6 +86,8 @@ pub struct RunStep {
     pub proxies: Vec<(String, String)>,
     /// Lines of /etc/hosts beyond the usual: names and addresses.
     pub hosts: Vec<(String, String)>,
+    /// What else is set for every command and can be seen by it, in words: limits, the size of /dev/shm, the control group.
+    pub surroundings: Vec<String>,
     /// As whom.
     pub user: String,
     /// Where.

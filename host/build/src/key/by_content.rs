@@ -24,6 +24,8 @@ struct Taken<'t> {
     patterns: Vec<String>,
     exclude: &'t [String],
     parents: bool,
+    /// Of a mount: the path whose own mode and owner can be seen.
+    root: Option<&'t str>,
 }
 
 impl StepKeys {
@@ -90,6 +92,7 @@ fn taken(vertex: &Vertex) -> Vec<Option<Taken<'_>>> {
                     patterns: patterns.clone(),
                     exclude: &step.op.exclude,
                     parents: step.op.parents,
+                    root: None,
                 })),
                 (CopySource::Stage { .. }, Some(Origin::Scratch)) => Some(None),
                 _ => None,
@@ -103,7 +106,7 @@ fn taken(vertex: &Vertex) -> Vec<Option<Taken<'_>>> {
             .filter_map(|(mount, origin)| match (&mount.kind, origin) {
                 (MountKind::Bind { source, .. }, Some(Origin::Vertex(from))) => {
                     let patterns = vec![copy::literally(source)];
-                    Some(Some(Taken { from: *from, patterns, exclude: &[], parents: false }))
+                    Some(Some(Taken { from: *from, patterns, exclude: &[], parents: false, root: Some(source) }))
                 }
                 (MountKind::Bind { .. }, Some(_)) => Some(None),
                 _ => None,
@@ -119,10 +122,17 @@ async fn content(solver: &Arc<Solver>, taken: &Taken<'_>) -> Result<Option<Diges
     let tree: Arc<Tree> = solver.tree(&layers).await?;
     let Ok(exclude) = Matcher::new(taken.exclude.iter().map(String::as_str)) else { return Ok(None) };
     let how: How = how("/", None, exclude, taken.parents);
+    let mut frame = Frame::new("tree");
+    if let Some(root) = taken.root {
+        let Ok(path) = tree.resolve(root.as_bytes()) else { return Ok(None) };
+        if let Some(entry) = tree.get(&path) {
+            frame = frame.field(&entry.mode.to_le_bytes()).field(&entry.uid.to_le_bytes());
+            frame = frame.field(&entry.gid.to_le_bytes());
+        }
+    }
     let source = Source { tree, patterns: taken.patterns.clone(), archives: BTreeMap::new(), number: 0 };
     // What is not there is told when the step is done.
     let Ok(planned) = copy::plan(&[source], &how, &Tree::default()) else { return Ok(None) };
-    let mut frame = Frame::new("tree");
     for Planned { path, entry, .. } in &planned {
         frame = frame.field(path).field(&entry.mode.to_le_bytes());
         frame = frame.field(&entry.uid.to_le_bytes()).field(&entry.gid.to_le_bytes());

@@ -9,7 +9,7 @@ use plan::{Diagnostic, Span};
 
 use super::lower::Lowerer;
 use super::{Ref, StepOp};
-use crate::commands::Entitlement;
+use crate::commands::{Entitlement, Limit, Surroundings};
 use crate::error::Error;
 
 impl Lowerer<'_> {
@@ -112,6 +112,7 @@ impl Lowerer<'_> {
             arguments: env.arguments().clone(),
             proxies: self.planner.proxies.clone(),
             hosts: self.planner.commands.surroundings.hosts.clone(),
+            surroundings: surroundings(&self.planner.commands.surroundings),
             user: op.user.clone().unwrap_or_else(|| config.user.clone()),
             // As text, before any link in the image is followed: it was made so.
             working_dir: {
@@ -132,4 +133,13 @@ impl Lowerer<'_> {
         let diagnostic = Diagnostic::error("NotAllowed", format!("{name} is not allowed"), Some(span.clone()));
         Err(diagnostic.with_help(format!("allow it with --allow {name}")).into())
     }
+}
+
+/// What a command can see of its limits.
+fn surroundings(given: &Surroundings) -> Vec<String> {
+    let limit = |limit: &Limit| format!("{} {:?} {:?}", limit.name, limit.soft, limit.hard);
+    let mut all: Vec<String> = given.limits.iter().map(limit).collect();
+    all.extend(given.shm_size.map(|bytes| format!("shm {bytes}")));
+    all.extend(given.resources.parent.iter().map(|parent| format!("group {parent}")));
+    all
 }
