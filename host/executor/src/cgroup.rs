@@ -6,6 +6,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::rootfs::During;
 use crate::spec::Resources;
@@ -87,11 +88,20 @@ impl Group {
     }
 }
 
+/// How often, and after how long, a group that is busy is tried again.
+const TRIES: u32 = 50;
+const PAUSE: Duration = Duration::from_millis(10);
+
 impl Drop for Group {
     fn drop(&mut self) {
         for folder in self.made.iter().rev() {
-            // One that still holds a dying process stays; it limits nobody else.
-            let _ = fs::remove_dir(folder);
+            // A process that was killed may take a moment to be gone. One that holds longer stays; it limits nobody else.
+            for _ in 0..TRIES {
+                match fs::remove_dir(folder) {
+                    Err(error) if error.kind() == io::ErrorKind::ResourceBusy => std::thread::sleep(PAUSE),
+                    _ => break,
+                }
+            }
         }
     }
 }
