@@ -40,7 +40,10 @@ fn compared(text: &[u8], path: &[u8]) {
         let parsed = if crossing { Pattern::crossing(text) } else { Pattern::within(text) };
         let Ok(parsed) = parsed else { continue };
         let matched = parsed.matches(path);
-        if stars <= 5
+        let suffix = text.strip_prefix(b"**").filter(|rest| crossing && !matches!(rest, [] | [b'/', ..]));
+        if let Some(suffix) = suffix.filter(|rest| !rest.iter().any(|byte| b"*?[]\\".contains(byte))) {
+            assert_eq!(matched, path.ends_with(suffix), "what `**` stands before is the end of paths");
+        } else if stars <= 5
             && text.len().max(path.len()) <= 48
             && let Some(expected) = glob::path(text, path, crossing)
         {
