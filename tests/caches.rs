@@ -316,7 +316,7 @@ fn words_that_make_no_sense_are_refused() {
     let place = Place::new();
     place.write("c/Dockerfile", "FROM scratch\n");
     for (flag, words, phrase) in [
-        ("--cache-from", "type=gha", "the type gha is not supported; the types are registry and local"),
+        ("--cache-from", "type=gha", "the type gha is not supported; the types are registry, local, s3 and store"),
         ("--cache-from", "ref=a/b", "it has no type"),
         ("--cache-from", "type=registry", "it needs ref=REPOSITORY"),
         ("--cache-from", "type=registry,ref=a,mode=max", "`mode` is not supported"),

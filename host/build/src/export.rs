@@ -48,7 +48,10 @@ pub(crate) async fn make(
     let blobs = try_join_all(layers.iter().map(|layer| blob(&solver, tools, *layer, request))).await?;
     let store = &tools.store;
     let json = |error: serde_json::Error| Error::Request(error.to_string());
-    let config_text = serde_json::to_vec(&config).map_err(json)?;
+    let mut config_text = serde_json::to_vec(&config).map_err(json)?;
+    if request.inline_cache {
+        config_text = with_cache(&config, &solver).map_err(json)?;
+    }
     let config_digest = store.write_blob(&config_text)?;
     let config_descriptor = describe(request.format.config(), config_digest, config_text.len() as u64);
     let mut manifest = oci::manifest(request.format.manifest(), config_descriptor, blobs);
@@ -61,6 +64,15 @@ pub(crate) async fn make(
     descriptor.set_platform(Some((&config.platform()).into()));
     let document = Document { descriptor, bytes: text };
     Ok(Made { document, config_digest, platform: config.platform(), layers, solver })
+}
+
+/// A configuration that says of which steps the image's layers are.
+fn with_cache(config: &ImageConfig, solver: &Solver) -> Result<Vec<u8>, serde_json::Error> {
+    let mut entries = solver.inline_entries();
+    entries.retain(|entry| config.rootfs.diff_ids.contains(&entry.record.layer));
+    let mut document = serde_json::to_value(config)?;
+    document[cache::INLINE] = serde_json::to_value(entries)?;
+    serde_json::to_vec(&document)
 }
 
 /// Puts layers in the place of the image's own in which nothing is younger than the build's time.

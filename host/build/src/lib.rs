@@ -19,14 +19,17 @@ pub mod ssh;
 mod time;
 pub mod worker;
 
-pub use cache::{Export as CacheExport, Mode as CacheMode, Place as CachePlace};
 pub use context::Context;
 pub use error::Error;
 pub use event::{Event, Events};
 pub use planner::outline::{Outline, Target};
-pub use request::{BuildOutput, BuildRequest, ContextSource, Files, NamedContext, Output, Tools};
+pub use request::{
+    Bucket, BuildOutput, BuildRequest, CacheExport, CacheImport, CacheMode, CachePlace, ContextSource, Files,
+    NamedContext, Output, Tools,
+};
 pub use room::collect;
 pub use solve::{Change, FileChange, FileState, StepState};
+pub use time::rfc3339;
 
 use std::sync::Arc;
 
@@ -46,7 +49,7 @@ pub async fn build(request: &BuildRequest, tools: &Tools) -> Result<BuildOutput,
         let text = format!("warning: the cache {name}: {reason}; the build is done again without it");
         (tools.events)(Event::Note(text));
         let before = request.cache_from.len();
-        request.cache_from.retain(|place| cache::open(place, &tools.registry).name() != name);
+        request.cache_from.retain(|import| cache::name(&import.place) != name);
         if request.cache_from.len() == before {
             return made;
         }

@@ -11,6 +11,8 @@ use oci::{Platform, Reference};
 use plugin::{CachePolicy, Instructions};
 use store::Store;
 
+pub use cache::{Bucket, Place as CachePlace};
+
 use crate::commands::Commands;
 use crate::event::Events;
 use crate::remote;
@@ -47,9 +49,11 @@ pub struct BuildRequest {
     /// Run every step.
     pub no_cache: bool,
     /// `--cache-from`: where results are looked for beside the store.
-    pub cache_from: Vec<cache::Place>,
+    pub cache_from: Vec<CacheImport>,
     /// `--cache-to`.
-    pub cache_to: Vec<cache::Export>,
+    pub cache_to: Vec<CacheExport>,
+    /// `--cache-to type=inline`: whether the image says of which steps its layers are.
+    pub inline_cache: bool,
     /// Whether a step that is not found ends the build.
     pub require_cached: bool,
     /// Ask the registry even for what the store has.
@@ -68,6 +72,37 @@ pub struct BuildRequest {
     pub compression: Compression,
     /// Whether files of the image's own layers that are younger than SOURCE_DATE_EPOCH bear that time.
     pub rewrite_times: bool,
+}
+
+/// A cache to look into.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CacheImport {
+    /// Where it is.
+    pub place: CachePlace,
+    /// The age, in seconds, from which its entries count no more; none: they always do.
+    pub max_age: Option<u64>,
+}
+
+/// A cache to write to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CacheExport {
+    /// Where it is.
+    pub place: CachePlace,
+    /// What is written.
+    pub mode: CacheMode,
+    /// Whether the build goes on when writing fails.
+    pub ignore_error: bool,
+    /// As in [`CacheImport`]: an older entry is superseded.
+    pub max_age: Option<u64>,
+}
+
+/// Which steps' results are written to a cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CacheMode {
+    /// Those whose layers are part of the image.
+    Min,
+    /// All.
+    Max,
 }
 
 /// Where the build context is.

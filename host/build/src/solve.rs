@@ -3,13 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, OnceLock};
 
-use cache::Keys;
 use futures_util::future::try_join_all;
 use oci::media_type::Compression;
 use oci::tree::{Inode, Tree};
 use oci::{ChainId, DiffId, tree};
 use plan::graph::{CopyStep, Graph, Vertex, VertexId, VertexOp};
-use plan::key::Key;
 use plan::op::MkdirOp;
 use snapshot::assemble::{self, Body, Part};
 use snapshot::compress::Level;
@@ -28,6 +26,7 @@ use crate::worker::{Isolation, Worker};
 mod cached_layer;
 mod caches;
 mod causes;
+mod exports;
 mod files;
 mod layers;
 mod lookup;
@@ -157,7 +156,10 @@ impl Solver {
             Ok(Solved { layers: stack(record.layer), created: Some(record.created), cached: true })
         };
         let why = match self.found(id, keys.keys.as_ref(), on).await {
-            Ok(found) => return hit(found, None),
+            Ok(found) => {
+                self.note_inline(id, keys.keys.as_ref().and_then(|keys| keys.write), &found.record);
+                return hit(found, None);
+            }
             Err(why) => why,
         };
         // Only a step that is not found by what it is made from needs that to be made.
@@ -173,6 +175,7 @@ impl Solver {
                     ..record.clone()
                 };
                 self.tools.store.write_record(&write.to_string(), &known)?;
+                self.note_inline(id, Some(write), &known);
             }
             return hit(found, Some("it is made from the same content as before".into()));
         }
@@ -194,14 +197,15 @@ impl Solver {
         let layer = made.inspect_err(|_| events(Event::Failed(id)))?;
         let now = self.epoch.unwrap_or_else(crate::time::now);
         let mut created = crate::time::rfc3339(now);
-        let all: Vec<&Keys> = keys.keys.iter().chain(&by_content).collect();
-        let writes: Vec<Key> = all.iter().filter_map(|keys| keys.write).collect();
-        for (keys, write) in all.iter().zip(&writes) {
+        let definition = keys.keys.as_ref().and_then(|keys| keys.write);
+        for keys in keys.keys.iter().chain(&by_content) {
+            let Some(write) = keys.write else { continue };
             let stamp = (crate::time::now(), created);
             let stands_on = keys.components.iter().any(|component| component.kind == plan::key::Kind::Parent);
             let on = on.filter(|_| stands_on);
-            let record = cache::record(&self.tools.store, *write, keys, &vertex.name, layer, on, stamp)?;
-            self.export(id, &[*write], caches::wanted_of(keys), &record);
+            let record = cache::record(&self.tools.store, write, keys, &vertex.name, layer, on, stamp)?;
+            self.export(id, &[write], caches::wanted_of(keys), &record);
+            self.note_inline(id, definition.filter(|key| *key == write), &record);
             created = record.created;
         }
         if let Some(keys) = &keys.keys {

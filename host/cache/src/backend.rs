@@ -1,4 +1,4 @@
-//! Where entries are kept beside the local store, behind one trait.
+//! Where results are kept beside the local store: documents under names, blobs under digests, behind one trait.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -6,25 +6,13 @@ use std::sync::Arc;
 
 use futures_util::stream::BoxStream;
 use oci::media_type::Compression;
-use oci::{Descriptor, Digest, Reference};
-use plan::key::Key;
-use registry::{BlobSource, Bytes, Later, Pushed};
+use oci::{Descriptor, DiffId, Digest, Reference};
+use registry::{BlobSource, Bytes, Client, Later, Pushed};
 use serde::{Deserialize, Serialize};
-use store::Record;
 
-/// What is kept under a key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
-    /// What the step gave.
-    pub record: Record,
-    /// The blob of its layer.
-    pub layer: Blob,
-    /// A blob with the layer's index, as `snapshot` packs it: whoever only wants to know what is in the layer need not
-    /// fetch it.
-    pub index: Option<Blob>,
-}
+use crate::bucket::Bucket;
 
-/// A blob of an entry.
+/// A blob of a document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Blob {
     /// Of its bytes.
@@ -43,54 +31,59 @@ impl Blob {
     }
 }
 
-/// An entry that is to be kept, and where its bytes are.
-pub struct NewEntry {
-    /// What the step gave.
-    pub record: Record,
-    /// Its layer.
-    pub layer: (Blob, Arc<dyn BlobSource>),
-    /// The repository of a registry that has the layer.
-    pub layer_at: Option<Reference>,
-    /// The layer's index and its diff ID, where it is known.
-    pub index: Option<(Blob, oci::DiffId, Arc<dyn BlobSource>)>,
+/// What is kept under a name: a few words, and the blobs that they are about.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Document {
+    /// What whoever has kept it says of it.
+    pub head: serde_json::Value,
+    /// In the order in which they were kept.
+    pub blobs: Vec<Blob>,
 }
 
-impl fmt::Debug for NewEntry {
+/// What is under a name.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Named {
+    /// Nothing.
+    Nothing,
+    /// Something that is no document.
+    Illegible,
+    /// This.
+    Document(Document),
+}
+
+/// A document that is to be kept, and where its bytes are.
+#[derive(Default)]
+pub struct NewDocument {
+    /// As in [`Document`]; small.
+    pub head: serde_json::Value,
+    /// What is kept for people and read by nobody; may be large.
+    pub details: serde_json::Value,
+    /// What it is, for people.
+    pub title: String,
+    /// When it was made, RFC 3339.
+    pub created: String,
+    /// Its blobs.
+    pub blobs: Vec<NewBlob>,
+}
+
+/// A blob of a document that is to be kept.
+pub struct NewBlob {
+    /// The blob.
+    pub blob: Blob,
+    /// Of its bytes unpacked.
+    pub diff_id: DiffId,
+    /// Where it can be read.
+    pub source: Arc<dyn BlobSource>,
+    /// The repository of a registry that has it.
+    pub at: Option<Reference>,
+    /// Whether it is small and hardly anywhere yet, so that nobody need ask before it is sent.
+    pub is_new: bool,
+}
+
+impl fmt::Debug for NewDocument {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("NewEntry").field("record", &self.record).finish_non_exhaustive()
+        f.debug_struct("NewDocument").field("head", &self.head).finish_non_exhaustive()
     }
-}
-
-/// What a record must be, that it counts.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Wanted {
-    /// Made at this time or later, in seconds since 1970; none: at any time.
-    pub not_before: Option<u64>,
-}
-
-impl Wanted {
-    /// Whether a record counts. Its time goes into images as it is.
-    #[must_use]
-    pub fn is(&self, record: &Record) -> bool {
-        let is_time = |text: &str| {
-            (20..=35).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit() || b"-:TZ.+".contains(&b))
-        };
-        is_time(&record.created) && self.not_before.is_none_or(|time| record.created_at >= time)
-    }
-}
-
-/// What became of an entry that was to be kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kept {
-    /// One was there.
-    Exists,
-    /// It is there now.
-    Written {
-        /// What was done for its layer.
-        layer: Pushed,
-        /// Of the layer's blob, in bytes.
-        size: u64,
-    },
 }
 
 /// Why a backend did not do what it should.
@@ -104,54 +97,50 @@ pub enum Error {
         /// What it said.
         source: registry::Error,
     },
-    /// The folder.
+    /// The folder or bucket.
     #[error("the cache {place}: {source}")]
-    Io {
+    Objects {
         /// Which backend.
         place: String,
         /// Why.
-        source: std::io::Error,
+        source: object_store::Error,
     },
-    /// What was to be kept.
+    /// What was to be kept, or where.
     #[error("the cache {place}: {reason}")]
-    Entry {
+    Invalid {
         /// Which backend.
         place: String,
-        /// Why there is nothing to keep.
+        /// Why there is nothing to keep, or no way to.
         reason: String,
     },
-    /// Every name that an entry could have is taken by one that is of no use.
-    #[error("the cache {place} holds {many} useless entries for {key}: delete them")]
-    Full {
+    /// There is something else by now.
+    #[error("the cache {place}: {name} is there already, and nothing is overwritten")]
+    Taken {
         /// Which backend.
         place: String,
-        /// Of the step.
-        key: Key,
-        /// So many.
-        many: u32,
+        /// The document's name.
+        name: String,
     },
 }
 
-/// An entry that is to be kept after all.
-pub(crate) async fn made(place: &str, entry: Later<'_, Result<NewEntry, String>>) -> Result<NewEntry, Error> {
-    entry.await.map_err(|reason| Error::Entry { place: place.to_owned(), reason })
-}
-
-/// A place that keeps entries. Nothing in it is ever replaced: what is of no use is passed over.
+/// A place that keeps documents. Nothing in it is ever replaced.
 pub trait Backend: Send + Sync + fmt::Debug {
     /// As the user calls it.
     fn name(&self) -> &str;
-    /// The entry under a key, if there is one that counts and its layer is there.
-    fn find<'f>(&'f self, key: Key, wanted: Wanted) -> Later<'f, Result<Option<Entry>, Error>>;
+    /// What is under a name.
+    fn read<'f>(&'f self, name: &'f str) -> Later<'f, Result<Named, Error>>;
+    /// Whether a blob is there, as far as it can be told without reading it.
+    fn has<'f>(&'f self, blob: &'f Blob) -> Later<'f, Result<bool, Error>>;
     /// A blob's bytes, checked by whoever takes them.
     fn open<'f>(&'f self, blob: &'f Blob) -> Later<'f, Result<BoxStream<'static, std::io::Result<Bytes>>, Error>>;
-    /// Keeps an entry, unless one is there that counts: then it is not made.
-    fn put<'f>(
-        &'f self,
-        key: Key,
-        wanted: Wanted,
-        entry: Later<'f, Result<NewEntry, String>>,
-    ) -> Later<'f, Result<Kept, Error>>;
+    /// Keeps a document under a name that has none, its blobs first; says what was done for each of them.
+    fn write<'f>(&'f self, name: &'f str, document: NewDocument) -> Later<'f, Result<Vec<Pushed>, Error>>;
+    /// The names of all documents.
+    fn names(&self) -> Later<'_, Result<Vec<String>, Error>>;
+    /// Takes documents away.
+    fn remove<'f>(&'f self, names: &'f [String]) -> Later<'f, Result<(), Error>>;
+    /// Takes away old blobs that are not among these; gives their bytes, or none where that is not ours to do.
+    fn sweep<'f>(&'f self, needed: &'f std::collections::BTreeSet<Digest>) -> Later<'f, Result<Option<u64>, Error>>;
     /// The repository that its blobs are in, where it is one: they can be mounted from there.
     fn repository(&self) -> Option<&Reference> {
         None
@@ -161,37 +150,54 @@ pub trait Backend: Send + Sync + fmt::Debug {
 /// Where a backend is, as the command line says it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// A repository; a tag begins the tags of all entries.
+    /// A repository; a tag begins the tags of all documents.
     Registry(Reference),
+    /// An image whose configuration says which steps its layers are of.
+    Image(Reference),
     /// A folder.
     Folder(PathBuf),
-}
-
-/// Which steps' results are written to a backend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// Those whose layers are part of the image.
-    Min,
-    /// All.
-    Max,
-}
-
-/// A backend to write to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Export {
-    /// Where it is.
-    pub place: Place,
-    /// What is written.
-    pub mode: Mode,
-    /// Whether the build goes on when writing fails.
-    pub ignore_error: bool,
+    /// A bucket of an object store.
+    Bucket(Bucket),
+    /// The store of another builder, perhaps read-only.
+    Store(PathBuf),
 }
 
 /// Opens a backend.
-#[must_use]
-pub fn open(place: &Place, client: &registry::Client) -> Arc<dyn Backend> {
-    match place {
+///
+/// # Errors
+/// When there is none at that place.
+pub fn open(place: &Place, client: &Client) -> Result<Arc<dyn Backend>, Error> {
+    Ok(match place {
         Place::Registry(reference) => Arc::new(crate::registry_cache::RegistryCache::new(client, reference)),
-        Place::Folder(folder) => Arc::new(crate::folder_cache::FolderCache::new(folder)),
+        Place::Image(reference) => Arc::new(crate::image_cache::ImageCache::new(client, reference)),
+        Place::Folder(folder) => Arc::new(crate::object_cache::ObjectCache::folder(folder)?),
+        Place::Bucket(bucket) => Arc::new(crate::object_cache::ObjectCache::bucket(bucket, client)?),
+        Place::Store(folder) => Arc::new(crate::store_cache::StoreCache::open(folder)?),
+    })
+}
+
+/// What the backend at a place is called.
+#[must_use]
+pub fn name(place: &Place) -> String {
+    match place {
+        Place::Registry(reference) => {
+            let prefix = reference.own_tag().map_or(String::new(), |tag| format!(":{tag}"));
+            format!("registry {}{prefix}", reference.name())
+        }
+        Place::Image(reference) => format!("image {reference}"),
+        Place::Folder(folder) => format!("local {}", folder.display()),
+        Place::Bucket(bucket) => format!("s3 {}", bucket.url()),
+        Place::Store(folder) => format!("store {}", folder.display()),
+    }
+}
+
+/// A blob that is here.
+pub(crate) struct Here(pub(crate) Bytes);
+
+impl BlobSource for Here {
+    fn open(&self) -> Later<'_, std::io::Result<BoxStream<'static, std::io::Result<Bytes>>>> {
+        use futures_util::StreamExt as _;
+        let bytes = self.0.clone();
+        Box::pin(async move { Ok(futures_util::stream::iter([Ok(bytes)]).boxed()) })
     }
 }

@@ -2,11 +2,24 @@
 //! kept.
 
 mod backend;
-mod folder_cache;
+mod bucket;
+mod collect;
+mod entry;
+mod image_cache;
 mod key;
+mod layer_index;
 mod lookup;
+mod mount;
+mod object_cache;
 mod registry_cache;
+mod store_cache;
 
-pub use backend::{Backend, Blob, Entry, Error as BackendError, Export, Kept, Mode, NewEntry, Place, Wanted, open};
+pub use backend::{Backend, Blob, Document, Error as BackendError, Named, NewBlob, NewDocument, Place, name, open};
+pub use bucket::Bucket;
+pub use collect::{Freed, Held, Holding, Keep, collect, holding};
+pub use entry::{Entry, Kept, NewEntry, Wanted, find, put};
+pub use image_cache::{INLINE, InlineEntry};
 pub use key::{EditError, Keys};
+pub use layer_index::{find_index, put_index};
 pub use lookup::{Found, Miss, look_up, named, record};
+pub use mount::{Head as MountHead, MountKey, Saved as SavedMount, latest_mount, put_mount};

@@ -30,9 +30,11 @@ pub(crate) struct Input {
     /// Run every step, whatever the cache has
     #[arg(long)]
     pub(crate) no_cache: bool,
-    /// Where to look for results beside the store: type=registry,ref=REPOSITORY[:PREFIX] or type=local,src=FOLDER; a
-    /// repository alone is the first
-    #[arg(long, value_name = "type=TYPE,...")]
+    /// Where to look for results beside the store: type=registry,ref=REPOSITORY[:TAG], TAG beginning the tags of a cache
+    /// or naming an image with an inline one; type=local,src=FOLDER; type=s3,bucket=NAME[,prefix=PATH][,region=NAME]
+    /// [,endpoint_url=URL], with AWS's variables, profiles and roles; type=store,src=FOLDER, another store, read-only;
+    /// each with [,max-age=AGE]. A repository alone is the first
+    #[arg(long, value_name = "type=TYPE,...", verbatim_doc_comment)]
     pub(crate) cache_from: Vec<String>,
     /// Ask registries for base images, even for those that the store has
     #[arg(long)]
@@ -77,9 +79,10 @@ pub(crate) struct BuildArgs {
     /// Look at the Dockerfile instead of building: --call=check
     #[arg(long)]
     pub(crate) check: bool,
-    /// Where to keep results beside the store: type=registry,ref=REPOSITORY[:PREFIX] or type=local,dest=FOLDER, and
-    /// [,mode=max|min], all steps or only those whose layers are in the image, [,ignore-error=BOOL]
-    #[arg(long, value_name = "type=TYPE,...")]
+    /// Where to keep results beside the store: type=registry, local (dest=FOLDER) or s3 as in --cache-from, and
+    /// [,mode=max|min], all steps or only those whose layers are in the image, [,ignore-error=BOOL], [,max-age=AGE], older
+    /// ones are superseded; or type=inline: the image itself says of what its layers are
+    #[arg(long, value_name = "type=TYPE,...", verbatim_doc_comment)]
     pub(crate) cache_to: Vec<String>,
     /// Fail at the first step that is not found in the store or a cache
     #[arg(long)]

@@ -1,5 +1,7 @@
 //! `plywood cache`.
 
+mod outside;
+
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
@@ -7,12 +9,15 @@ use serde_json::json;
 use store::{Kind, Limits, Store};
 
 use crate::args::Global;
-use crate::args::cache::{CacheArgs, CacheCommand, GcArgs};
+use crate::args::cache::{CacheArgs, CacheCommand, GcArgs, Where};
 use crate::commands::{print, print_foreign};
 use crate::request;
 use crate::session;
 
 pub(crate) async fn run(global: &Global, args: &CacheArgs) -> Result<()> {
+    if let Some(cache) = outside(&args.command).cache.as_deref() {
+        return outside::run(global, cache, &args.command).await;
+    }
     let store = session::store(global)?;
     match &args.command {
         CacheCommand::Ls(args) => list(&store, args.json),
@@ -21,6 +26,15 @@ pub(crate) async fn run(global: &Global, args: &CacheArgs) -> Result<()> {
         CacheCommand::Prune(args) => {
             make_room(&store, Limits { bytes: Some(0), ..Limits::default() }, args.dry_run).await
         }
+    }
+}
+
+/// The cache that a command is about; none: the store.
+fn outside(command: &CacheCommand) -> &Where {
+    match command {
+        CacheCommand::Ls(args) | CacheCommand::Du(args) => &args.place,
+        CacheCommand::Gc(args) => &args.place,
+        CacheCommand::Prune(args) => &args.place,
     }
 }
 

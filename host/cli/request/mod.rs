@@ -1,10 +1,12 @@
 //! What was typed becomes what is meant.
 
+mod aws;
 mod cache;
 mod commands;
 mod context;
 mod output;
 
+pub(crate) use cache::place as cache_place;
 pub(crate) use commands::{age, bytes};
 
 use std::collections::BTreeMap;
@@ -81,8 +83,9 @@ async fn request(
         secrets,
         commands,
         no_cache: input.no_cache,
-        cache_from: input.cache_from.iter().map(|text| cache::from(text)).collect::<Result<_>>()?,
+        cache_from: input.cache_from.iter().map(|text| cache::from(text)).collect::<Result<Vec<_>>>()?.concat(),
         cache_to: Vec::new(),
+        inline_cache: false,
         require_cached: false,
         pull: input.pull,
         tags: Vec::new(),
@@ -119,7 +122,10 @@ pub(crate) async fn build(args: &BuildArgs, roots: &[PathBuf]) -> Result<BuildRe
         (name.to_owned(), value.to_owned())
     };
     request.labels = args.label.iter().map(label).collect();
-    request.cache_to = args.cache_to.iter().map(|text| cache::to(text)).collect::<Result<_>>()?;
+    let exports: Vec<_> = args.cache_to.iter().map(|text| cache::to(text)).collect::<Result<_>>()?;
+    request.inline_cache = exports.contains(&None)
+        || given(&request.build_args, "BUILDKIT_INLINE_CACHE").is_some_and(|value| value == "1");
+    request.cache_to = exports.into_iter().flatten().collect();
     request.require_cached = args.require_cached;
     request.annotations = args.annotation.iter().map(|text| pair("--annotation", text)).collect::<Result<_>>()?;
     request.tags = args.tag.iter().map(|text| text.parse::<Reference>()).collect::<Result<_, _>>()?;

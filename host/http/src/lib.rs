@@ -4,6 +4,7 @@
 //! `SSL_CERT_DIR` included, and what the user adds.
 
 mod error;
+pub mod object;
 pub mod retry;
 
 use std::path::PathBuf;

@@ -48,6 +48,12 @@ impl Client {
         Self { http, credentials, settings: Arc::new(settings), endpoints, session, uploads }
     }
 
+    /// The client that requests go through.
+    #[must_use]
+    pub fn http(&self) -> &http::Client {
+        &self.http
+    }
+
     /// The repository of a registry that this client has brought a blob to.
     pub(crate) fn upload_slot(&self, registry: &str, digest: Digest) -> Arc<tokio::sync::Mutex<Option<String>>> {
         let mut uploads = self.uploads.lock().unwrap_or_else(std::sync::PoisonError::into_inner);

@@ -4,6 +4,7 @@
 //! business of a [`Credentials`] from above. Every blob is checked against its digest while it passes.
 
 mod auth;
+mod catalog;
 mod client;
 mod error;
 mod pull;

@@ -44,6 +44,30 @@ impl Client {
         source: Arc<dyn BlobSource>,
         mount: Option<&str>,
     ) -> Result<Pushed, Error> {
+        self.bring(reference, descriptor, source, mount, true).await
+    }
+
+    /// As [`Client::push_blob`], for a small blob that is hardly anywhere yet: asking before would take longer.
+    ///
+    /// # Errors
+    /// When the registry refuses it or the source fails.
+    pub async fn push_new_blob(
+        &self,
+        reference: &Reference,
+        descriptor: &Descriptor,
+        source: Arc<dyn BlobSource>,
+    ) -> Result<Pushed, Error> {
+        self.bring(reference, descriptor, source, None, false).await
+    }
+
+    async fn bring(
+        &self,
+        reference: &Reference,
+        descriptor: &Descriptor,
+        source: Arc<dyn BlobSource>,
+        mount: Option<&str>,
+        ask: bool,
+    ) -> Result<Pushed, Error> {
         let digest = digest_of(descriptor).map_err(|e| Error::Malformed(reference.name(), e.to_string()))?;
         // The same bytes may be on their way to a repository of this registry, and are not sent twice.
         let slot = self.upload_slot(reference.registry(), digest);
@@ -51,7 +75,7 @@ impl Client {
         if repository.as_deref() == Some(reference.repository()) {
             return Ok(Pushed::Exists);
         }
-        if self.has_blob(reference, descriptor, Access::Push).await? {
+        if ask && self.has_blob(reference, descriptor, Access::Push).await? {
             *repository = Some(reference.repository().to_owned());
             return Ok(Pushed::Exists);
         }

@@ -63,6 +63,17 @@ impl Store {
         Ok(store)
     }
 
+    /// Opens the store at `root` as it is, to read from it: it may be somebody else's, or on a disk that cannot be written.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn open_to_read(root: &Path) -> Result<Self, Error> {
+        let store = Self { root: root.to_owned(), aside: Arc::default() };
+        let mark = store.blobs().join("oci-layout");
+        fs::metadata(&mark).at(&mark)?;
+        Ok(store)
+    }
+
     /// The folder that everything is in.
     #[must_use]
     pub fn root(&self) -> &Path {

@@ -75,6 +75,7 @@ impl Solver {
         let store = self.tools.store.clone();
         let made = tokio::task::spawn_blocking(move || snapshot::index::learn(&store, layer, variant)).await;
         made.map_err(|error| Error::Request(error.to_string()))??;
+        self.export_index(layer);
         Ok(())
     }
 
@@ -120,6 +121,7 @@ impl Solver {
                 unpacked.map_err(|reason| Self::failed(vertex, reason))?;
                 if !known {
                     store.add_variant(layer, variant)?;
+                    self.export_index(layer);
                 }
                 store.tree(&flavour, layer).ok_or_else(|| Self::failed(vertex, format!("the tree of {layer} is gone")))
             }
