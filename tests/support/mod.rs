@@ -202,7 +202,7 @@ impl Registry {
             let data = folder.path().join("data");
             let config = folder.path().join("config.yml");
             let text = format!(
-                "version: 0.1\nlog:\n  level: info\n  accesslog:\n    disabled: false\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: 127.0.0.1:{port}\n{auth}",
+                "version: 0.1\nlog:\n  level: info\n  accesslog:\n    disabled: false\nstorage:\n  delete:\n    enabled: true\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: 127.0.0.1:{port}\n{auth}",
                 data.display()
             );
             fs::write(&config, text).unwrap();
@@ -243,6 +243,44 @@ impl Registry {
             path.starts_with("/v2/").then(|| format!("{method} {path} {status}"))
         };
         text.lines().filter_map(request).collect()
+    }
+}
+
+/// An S3 of moto's on a port of its own, with one bucket.
+pub(crate) struct S3 {
+    _process: Guard,
+    pub(crate) url: String,
+    _folder: TempDir,
+}
+
+impl S3 {
+    pub(crate) const BUCKET: &str = "builds";
+
+    pub(crate) fn open() -> Self {
+        // Where `.ci/run` puts it if the machine has none.
+        let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/moto/bin/moto_server");
+        let program = if own.exists() { own } else { need("moto_server", "no package: pip install 'moto[s3,server]'") };
+        let folder = tempfile::tempdir().unwrap();
+        let port = free_port();
+        let log = fs::File::create(folder.path().join("log")).unwrap();
+        let mut command = Command::new(program);
+        command.args(["-H", "127.0.0.1", "-p", &port.to_string()]);
+        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        let process = Guard(command.spawn().unwrap());
+        wait_for("moto answers", Duration::from_secs(60), || TcpStream::connect(("127.0.0.1", port)).is_ok());
+        let s3 = Self { _process: process, url: format!("http://127.0.0.1:{port}"), _folder: folder };
+        run(Command::new("curl").args(["-sSf", "-X", "PUT"]).arg(format!("{}/{}", s3.url, Self::BUCKET)));
+        s3
+    }
+
+    /// The cache in the bucket, below a prefix.
+    pub(crate) fn cache(&self, prefix: &str) -> String {
+        format!("type=s3,bucket={},prefix={prefix},region=us-east-1,endpoint_url={}", Self::BUCKET, self.url)
+    }
+
+    /// What AWS's tools find in the environment.
+    pub(crate) fn environment() -> [(&'static str, &'static str); 2] {
+        [("AWS_ACCESS_KEY_ID", "testing"), ("AWS_SECRET_ACCESS_KEY", "testing")]
     }
 }
 

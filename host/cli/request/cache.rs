@@ -35,6 +35,7 @@ pub(super) fn to(text: &str) -> Result<Option<CacheExport>> {
         return Ok(Some(CacheExport { place, mode: CacheMode::Max, ignore_error: true, max_age: None }));
     };
     if fields.is("inline") {
+        fields.take("type");
         if fields.take("mode").is_some_and(|mode| mode != "min") {
             bail!(
                 "{flag}: an inline cache has the steps of the image itself, mode=min; the others need a type=registry"
