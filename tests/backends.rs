@@ -124,7 +124,7 @@ fn what_is_none_of_ours_stays() {
         .args(["copy"])
         .arg(format!("docker://{image}"))
         .arg("oci:out:1")
-        .current_dir(&farm.place.join("")));
+        .current_dir(farm.place.join("")));
 }
 
 #[test]
@@ -255,4 +255,97 @@ fn keys_of_a_bucket_stay_where_they_are() {
     assert!(built.status.success() && !all(&built).contains(secret), "{}", all(&built));
     let holds = |path: &Path| fs::read(path).unwrap().windows(secret.len()).any(|window| window == secret.as_bytes());
     assert!(files(&farm.place.join("machine-a")).iter().all(|path| !holds(path)));
+}
+
+/// What a mount holds comes to machines that have none of it; only what has changed is sent.
+#[test]
+fn cache_mounts_outlive_a_machine() {
+    let (farm, s3) = (Farm::new(), S3::open());
+    let base = format!("{}/base:1", farm.registry.host);
+    let step = |word: &str| {
+        format!(
+            "FROM {base}\nCOPY lock /lock\nRUN --mount=type=cache,id=packages,target=/cache [\"/bin/busybox\", \"sh\", \"-c\", \
+             \"busybox ls /cache > /seen; [ -e /cache/bulk ] || busybox dd if=/dev/urandom of=/cache/bulk bs=1M count=24 2> /dev/null; \
+             echo {word} > /cache/{word}; busybox chown 7:8 /cache/{word}; busybox chmod 600 /cache/{word}\"]\n"
+        )
+    };
+    let stores = [
+        ("registry", format!("type=registry,ref={}/mounts", farm.registry.host)),
+        ("local", format!("type=local,dest={}", farm.place.join("mounts").display())),
+        ("s3", s3.cache("mounts")),
+    ];
+    for (name, store) in stores {
+        let build = |machine: &str, word: &str, lock: &str, fields: &str| {
+            farm.place.write("c/Dockerfile", step(word));
+            farm.place.write("c/lock", lock);
+            let out = farm.place.join(format!("out-{name}-{machine}"));
+            let flag = format!("--cache-mount-store={store},key-files=lock{fields}");
+            let (.., log) = farm.build(&format!("{name}-{machine}"), &[&flag, "-o", &out.display().to_string()]);
+            (fs::read_to_string(out.join("seen")).unwrap(), log)
+        };
+        let sent = |log: &str| -> u64 {
+            let line = log.lines().find(|line| line.contains(": saved in ")).unwrap_or_else(|| panic!("{name}: {log}"));
+            line.split(", ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap()
+        };
+        let (seen, log) = build("a", "one", "1", "");
+        assert_eq!(seen, "", "{name}: {log}");
+        assert!(sent(&log) > 20 << 20, "{name}: {log}");
+        let (seen, log) = build("b", "two", "1", "");
+        assert_eq!(seen, "bulk\none\n", "{name}: {log}");
+        assert!(log.contains("cache mount packages: restored, "), "{name}: {log}");
+        assert!(sent(&log) < 24 << 20, "only what has changed is sent: {name}: {log}");
+        // Other key files: what there is of another state is better than nothing, and is kept for the new one.
+        let (seen, log) = build("c", "three", "2", "");
+        assert_eq!(seen, "bulk\none\ntwo\n", "{name}: {log}");
+        assert!(log.contains("of other key files"), "{name}: {log}");
+        let (seen, log) = build("d", "four", "1", "");
+        assert_eq!(seen, "bulk\none\ntwo\n", "the same key files first: {name}: {log}");
+        // What a machine has is newer than what anyone has kept.
+        let (seen, _) = build("a", "five", "1", "");
+        assert_eq!(seen, "bulk\none\n", "{name}");
+        let (seen, log) = build("e", "six", "1", ",scope=fork");
+        assert_eq!(seen, "", "{name}: {log}");
+        let (seen, log) = build("f", "seven", "1", ",max-size=1m");
+        assert!(seen.is_empty() && log.contains("more than max-size") && log.contains("not saved"), "{name}: {log}");
+        let listed = farm.cache(&["ls", &store]);
+        assert!(listed.contains("the cache mount packages"), "{name}: {listed}");
+        farm.cache(&["gc", &store]);
+        assert_eq!(farm.cache(&["ls", &store]), listed, "{name}");
+        let (seen, log) = build("g", "eight", "1", "");
+        assert!(seen.contains("bulk\n"), "{name}: {log}");
+    }
+}
+
+/// A store of mounts that fails, lies or is not there is told of, and no more.
+#[test]
+fn a_store_of_mounts_never_fails_a_build() {
+    let farm = Farm::new();
+    let base = format!("{}/base:1", farm.registry.host);
+    farm.place.write(
+        "c/Dockerfile",
+        format!("FROM {base}\nRUN --mount=type=cache,target=/cache [\"/bin/busybox\", \"sh\", \"-c\", \"busybox ls /cache > /seen; echo 1 > /cache/file\"]\n"),
+    );
+    let build = |machine: &str, store: &str| {
+        let out = farm.place.join(format!("out-{machine}"));
+        let (.., log) =
+            farm.build(machine, &[&format!("--cache-mount-store={store}"), "-o", &out.display().to_string()]);
+        (fs::read_to_string(out.join("seen")).unwrap(), log)
+    };
+    let (_, log) = build("a", &format!("type=registry,ref=127.0.0.1:{}/x", support::free_port()));
+    assert!(log.contains("warning: cache mounts are neither restored nor saved"), "{log}");
+    let folder = farm.place.join("mounts");
+    let store = format!("type=local,dest={}", folder.display());
+    build("b", &store);
+    // Its pieces are others now.
+    for blob in files(&folder.join("blobs")) {
+        let length = fs::metadata(&blob).unwrap().len();
+        fs::write(&blob, vec![7; usize::try_from(length).unwrap()]).unwrap();
+    }
+    let (seen, log) = build("c", &store);
+    assert!(seen.is_empty() && log.contains("cache mount /cache: warning: not restored: "), "{log}");
+    for entry in files(&folder.join("entries")) {
+        fs::write(entry, "{}").unwrap();
+    }
+    let (seen, log) = build("d", &store);
+    assert!(seen.is_empty() && log.contains(": saved in "), "{log}");
 }

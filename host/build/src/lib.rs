@@ -25,7 +25,7 @@ pub use event::{Event, Events};
 pub use planner::outline::{Outline, Target};
 pub use request::{
     Bucket, BuildOutput, BuildRequest, CacheExport, CacheImport, CacheMode, CachePlace, ContextSource, Files,
-    NamedContext, Output, Tools,
+    MountStore, NamedContext, Output, Tools,
 };
 pub use room::collect;
 pub use solve::{Change, FileChange, FileState, StepState};
@@ -85,6 +85,7 @@ async fn attempt(
     remember(request, tools, &outcomes);
     // What was done before a step failed need not be done again either.
     for solver in solvers {
+        solver.save_mounts().await;
         if let (Ok(_), Err(error)) = (&made, solver.finish_writes().await) {
             return (Err(error), None);
         }

@@ -54,6 +54,8 @@ pub struct BuildRequest {
     pub cache_to: Vec<CacheExport>,
     /// `--cache-to type=inline`: whether the image says of which steps its layers are.
     pub inline_cache: bool,
+    /// `--cache-mount-store`.
+    pub cache_mount_store: Option<MountStore>,
     /// Whether a step that is not found ends the build.
     pub require_cached: bool,
     /// Ask the registry even for what the store has.
@@ -94,6 +96,19 @@ pub struct CacheExport {
     pub ignore_error: bool,
     /// As in [`CacheImport`]: an older entry is superseded.
     pub max_age: Option<u64>,
+}
+
+/// Where cache mounts are kept for machines that have none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MountStore {
+    /// Where it is.
+    pub place: CachePlace,
+    /// Mounts of different scopes are different mounts.
+    pub scope: String,
+    /// Files of the build context: what was kept with the same ones is wanted most.
+    pub key_files: Vec<String>,
+    /// What takes more bytes is neither saved nor restored.
+    pub limit: u64,
 }
 
 /// Which steps' results are written to a cache.

@@ -30,6 +30,7 @@ mod exports;
 mod files;
 mod layers;
 mod lookup;
+mod mounts;
 mod run;
 
 use caches::Caches;
@@ -68,6 +69,7 @@ pub(crate) struct Solver {
     no_cache: bool,
     require_cached: bool,
     caches: Caches,
+    mounts: mounts::Mounts,
     secrets: BTreeMap<String, Vec<u8>>,
     ca_bundle: Option<Vec<u8>>,
     commands: Commands,
@@ -112,6 +114,7 @@ impl Solver {
             no_cache: request.no_cache,
             require_cached: request.require_cached,
             caches: Caches::new(request, tools),
+            mounts: mounts::Mounts::new(request.cache_mount_store.as_ref(), tools),
             secrets: request.secrets.clone(),
             ca_bundle: request.ca_bundle.clone(),
             commands: request.commands.clone(),

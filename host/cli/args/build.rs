@@ -84,6 +84,11 @@ pub(crate) struct BuildArgs {
     /// ones are superseded; or type=inline: the image itself says of what its layers are
     #[arg(long, value_name = "type=TYPE,...", verbatim_doc_comment)]
     pub(crate) cache_to: Vec<String>,
+    /// Keep what cache mounts hold for machines that have none of it: type=registry, local (dest=FOLDER) or s3 as in
+    /// --cache-to, and [,scope=NAME], [,key-files=PATH;PATH], what was kept with the same files of the context is wanted
+    /// most, [,max-size=BYTES], 2g where it is not given
+    #[arg(long, value_name = "type=TYPE,...", verbatim_doc_comment)]
+    pub(crate) cache_mount_store: Option<String>,
     /// Fail at the first step that is not found in the store or a cache
     #[arg(long)]
     pub(crate) require_cached: bool,

@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
-use build::{Bucket, CacheExport, CacheImport, CacheMode, CachePlace};
+use build::{Bucket, CacheExport, CacheImport, CacheMode, CachePlace, MountStore};
 use oci::Reference;
 
-use super::{age, aws, fields};
+use super::{age, aws, bytes, fields};
 
 /// Where results are looked for: what a tag names may be an image with an inline cache, or begin the tags of a cache.
 pub(super) fn from(text: &str) -> Result<Vec<CacheImport>> {
@@ -61,6 +61,25 @@ pub(super) fn to(text: &str) -> Result<Option<CacheExport>> {
     let max_age = fields.max_age()?;
     fields.end()?;
     Ok(Some(CacheExport { place, mode, ignore_error, max_age }))
+}
+
+/// Where cache mounts are kept.
+pub(super) fn mounts(text: &str) -> Result<MountStore> {
+    let flag = format!("--cache-mount-store {text}");
+    let Some(mut fields) = Fields::read(text, &flag, "registry, local and s3")? else {
+        bail!("{flag}: it needs type=registry,ref={text}, type=local,dest=FOLDER or type=s3,bucket=NAME");
+    };
+    if fields.is("store") {
+        bail!("{flag}: the type store is not supported; the types are registry, local and s3");
+    }
+    let place = fields.place("dest")?;
+    let scope = fields.take("scope").unwrap_or_default();
+    let key_files = fields.take("key-files").unwrap_or_default();
+    let key_files = key_files.split(';').filter(|path| !path.is_empty()).map(str::to_owned).collect();
+    let limit = fields.take("max-size").unwrap_or_else(|| "2g".to_owned());
+    let limit = bytes(&format!("{flag}: max-size"), &limit)?;
+    fields.end()?;
+    Ok(MountStore { place, scope, key_files, limit })
 }
 
 /// A cache that a command is about.

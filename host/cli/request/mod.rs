@@ -86,6 +86,7 @@ async fn request(
         cache_from: input.cache_from.iter().map(|text| cache::from(text)).collect::<Result<Vec<_>>>()?.concat(),
         cache_to: Vec::new(),
         inline_cache: false,
+        cache_mount_store: None,
         require_cached: false,
         pull: input.pull,
         tags: Vec::new(),
@@ -126,6 +127,7 @@ pub(crate) async fn build(args: &BuildArgs, roots: &[PathBuf]) -> Result<BuildRe
     request.inline_cache = exports.contains(&None)
         || given(&request.build_args, "BUILDKIT_INLINE_CACHE").is_some_and(|value| value == "1");
     request.cache_to = exports.into_iter().flatten().collect();
+    request.cache_mount_store = args.cache_mount_store.as_deref().map(cache::mounts).transpose()?;
     request.require_cached = args.require_cached;
     request.annotations = args.annotation.iter().map(|text| pair("--annotation", text)).collect::<Result<_>>()?;
     request.tags = args.tag.iter().map(|text| text.parse::<Reference>()).collect::<Result<_, _>>()?;

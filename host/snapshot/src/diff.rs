@@ -17,7 +17,7 @@ use sys::rustix::fs::OFlags;
 use sys::rustix::io::Errno;
 
 use crate::error::{At, Error};
-use crate::write::LayerWriter;
+use crate::write::{LayerWriter, TarWriter};
 
 /// The trees of a step: what it wrote, and what was below, topmost first.
 #[derive(Debug)]
@@ -33,18 +33,23 @@ pub struct Changes<'c> {
 /// # Errors
 /// When the trees cannot be read or the layer not be written.
 pub fn write(changes: &Changes<'_>, mut layer: LayerWriter) -> Result<DiffId, Error> {
-    let open = |lower: &PathBuf| Root::open(lower).at(lower);
-    let roots = changes.lowers.iter().map(open).collect::<Result<_, _>>()?;
-    let mut walk = Walk { changes, roots, layer: &mut layer, links: BTreeMap::new(), pending: Vec::new(), level: None };
-    walk.directory(&[], false)?;
+    walk(changes, &mut layer.tar)?;
     layer.finish()
 }
 
-struct Walk<'w> {
+/// Writes the entries of what has changed.
+pub(crate) fn walk<W: io::Write>(changes: &Changes<'_>, layer: &mut TarWriter<W>) -> Result<(), Error> {
+    let open = |lower: &PathBuf| Root::open(lower).at(lower);
+    let roots = changes.lowers.iter().map(open).collect::<Result<_, _>>()?;
+    let mut walk = Walk { changes, roots, layer, links: BTreeMap::new(), pending: Vec::new(), level: None };
+    walk.directory(&[], false)
+}
+
+struct Walk<'w, W: io::Write> {
     changes: &'w Changes<'w>,
     /// The lower trees.
     roots: Vec<Root>,
-    layer: &'w mut LayerWriter,
+    layer: &'w mut TarWriter<W>,
     /// The first path of each inode that has several.
     links: BTreeMap<(u64, u64), tree::Path>,
     /// Directories on the way that are as they were: written only once something in them is.
@@ -65,7 +70,7 @@ fn os(path: &[u8]) -> &Path {
     Path::new(std::ffi::OsStr::from_bytes(path))
 }
 
-impl Walk<'_> {
+impl<W: io::Write> Walk<'_, W> {
     /// Writes what a directory of the upper tree holds. Below an opaque one nothing counts as there before.
     fn directory(&mut self, path: &[u8], opaque: bool) -> Result<(), Error> {
         let folder = self.changes.upper.join(os(path));

@@ -9,6 +9,7 @@ pub mod compress;
 pub mod diff;
 mod error;
 pub mod index;
+pub mod pieces;
 pub mod read;
 pub mod rewrite;
 mod write;

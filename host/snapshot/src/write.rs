@@ -13,13 +13,13 @@ use crate::compress::{self, Level};
 use crate::error::Error;
 use crate::index::{self, Hashing};
 
-/// Takes the digest of the plain tar on its way to the compressor.
-struct Tee {
+/// Takes the digest of the plain tar on its way to the sink.
+struct Tee<W> {
     hasher: Hasher,
-    sink: compress::Writer<BlobWriter>,
+    sink: W,
 }
 
-impl Write for Tee {
+impl<W: Write> Write for Tee<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let length = self.sink.write(bytes)?;
         self.hasher.update(&bytes[..length]);
@@ -35,13 +35,12 @@ impl Write for Tee {
 pub struct LayerWriter {
     store: Store,
     compression: Compression,
-    out: io::BufWriter<Tee>,
-    index: Layer,
+    pub(crate) tar: TarWriter<compress::Writer<BlobWriter>>,
 }
 
 impl std::fmt::Debug for LayerWriter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "LayerWriter({} entries)", self.index.entries.len())
+        write!(f, "LayerWriter({} entries)", self.tar.index.entries.len())
     }
 }
 
@@ -52,8 +51,40 @@ impl LayerWriter {
     /// When the store has no room.
     pub fn new(store: &Store, compression: Compression, level: Level) -> Result<Self, Error> {
         let sink = compress::Writer::new(store.blob_writer()?, compression, level).map_err(Error::Read)?;
+        Ok(Self { store: store.clone(), compression, tar: TarWriter::new(sink) })
+    }
+
+    /// Adds an entry, as [`TarWriter::add`] does.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn add(&mut self, path: &[u8], entry: Entry, body: Option<&mut dyn Read>) -> Result<(), Error> {
+        self.tar.add(path, entry, body)
+    }
+
+    /// Ends the layer and puts blob and index into the store.
+    ///
+    /// # Errors
+    /// When they cannot be written.
+    pub fn finish(self) -> Result<DiffId, Error> {
+        let (sink, layer, index) = self.tar.finish()?;
+        let (digest, size) = sink.finish().map_err(Error::Read)?.commit(None)?;
+        self.store.add_variant(layer, Variant { digest, size, compression: self.compression })?;
+        self.store.write_index(layer, &index::encode(&index))?;
+        Ok(layer)
+    }
+}
+
+/// The tar of a layer being written to wherever.
+pub(crate) struct TarWriter<W: Write> {
+    out: io::BufWriter<Tee<W>>,
+    index: Layer,
+}
+
+impl<W: Write> TarWriter<W> {
+    pub(crate) fn new(sink: W) -> Self {
         let out = io::BufWriter::with_capacity(256 << 10, Tee { hasher: Hasher::default(), sink });
-        Ok(Self { store: store.clone(), compression, out, index: Layer::default() })
+        Self { out, index: Layer::default() }
     }
 
     /// Adds an entry, in the order of [`tree::order`]. A file's bytes come from `body`, exactly as many as its size says; a file
@@ -61,7 +92,7 @@ impl LayerWriter {
     ///
     /// # Errors
     /// When the bytes cannot be read or written, or the name is one that no layer can hold.
-    pub fn add(&mut self, path: &[u8], mut entry: Entry, body: Option<&mut dyn Read>) -> Result<(), Error> {
+    pub(crate) fn add(&mut self, path: &[u8], mut entry: Entry, body: Option<&mut dyn Read>) -> Result<(), Error> {
         // image-spec, "Whiteouts": whoever reads the layer would remove something.
         let problem = match entry.kind {
             _ if tree::name(path).starts_with(b".wh.") => Some("whose name means that something is removed"),
@@ -196,18 +227,11 @@ impl LayerWriter {
         self.pad(data.len() as u64)
     }
 
-    /// Ends the layer and puts blob and index into the store.
-    ///
-    /// # Errors
-    /// When they cannot be written.
-    pub fn finish(mut self) -> Result<DiffId, Error> {
+    /// Ends the tar; gives what it was written to, its digest, and the index.
+    pub(crate) fn finish(mut self) -> Result<(W, DiffId, Layer), Error> {
         self.out.write_all(&[0; 1024]).map_err(Error::Read)?;
         let tee = self.out.into_inner().map_err(|error| Error::Read(error.into_error()))?;
-        let layer = DiffId(tee.hasher.finish());
-        let (digest, size) = tee.sink.finish().map_err(Error::Read)?.commit(None)?;
-        self.store.add_variant(layer, Variant { digest, size, compression: self.compression })?;
-        self.store.write_index(layer, &index::encode(&self.index))?;
-        Ok(layer)
+        Ok((tee.sink, DiffId(tee.hasher.finish()), self.index))
     }
 }
 

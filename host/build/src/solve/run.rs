@@ -1,6 +1,6 @@
 //! Running a command: its root, its mounts, its surroundings.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use executor::{Mount, MountKind as Kind, Network};
@@ -18,7 +18,7 @@ use crate::event::Event;
 use crate::key;
 use crate::op;
 use crate::ssh::{Agent, Relay};
-use crate::worker::RunRequest;
+use crate::worker::{RunRequest, Seed};
 
 /// Lines of a failed command that an error repeats.
 const LAST_LINES: usize = 20;
@@ -296,25 +296,51 @@ impl Solver {
             }
         };
         store.touch(&path);
+        let key = self.mount_key(vertex, &name).await;
         if !path.exists() {
-            let seed = match origin {
-                Some(origin) => Some(self.seed(vertex, origin, &cache.source).await?),
-                None => None,
-            };
-            let worker = self.worker(vertex).await?;
-            let made = worker.make_directory(path.clone(), (cache.uid, cache.gid), cache.mode, seed).await;
-            made.map_err(|reason| Self::failed(vertex, reason))?;
+            self.make_mount(vertex, cache, origin, &path, key.as_ref()).await?;
+        }
+        // What steps use side by side is saved as the first of them leaves it.
+        if let Some(key) = key.filter(|_| !cache.read_only && path.extension().is_none()) {
+            let lock = (cache.sharing == Sharing::Locked).then(|| format!("mount {}", path.display()));
+            self.mount_is_used(&path, &cache.id, key, lock);
         }
         Ok(Kind::Folder { path, read_only: cache.read_only })
     }
 
-    /// What a new cache mount is filled with, as a layer.
-    async fn seed(
+    /// Makes a cache mount that is not there: as it last was somewhere else, or as it starts.
+    async fn make_mount(
         self: &Arc<Self>,
         vertex: &Vertex,
-        origin: &Origin,
-        source: &str,
-    ) -> Result<(DiffId, PathBuf), Error> {
+        cache: &CacheMount,
+        origin: Option<&Origin>,
+        path: &Path,
+        key: Option<&cache::MountKey>,
+    ) -> Result<(), Error> {
+        let worker = self.worker(vertex).await?;
+        let make = |seed| worker.make_directory(path.to_owned(), (cache.uid, cache.gid), cache.mode, seed);
+        let restored = match key {
+            Some(key) => self.restored(&cache.id, key).await,
+            None => None,
+        };
+        if let Some(restored) = restored {
+            match make(Some(restored.seed())).await {
+                Ok(()) => {
+                    self.mount_note(&cache.id, &restored.told());
+                    return Ok(());
+                }
+                Err(reason) => self.mount_note(&cache.id, &format!("warning: not restored: {reason}")),
+            }
+        }
+        let seed = match origin {
+            Some(origin) => Some(self.seed(vertex, origin, &cache.source).await?),
+            None => None,
+        };
+        make(seed).await.map_err(|reason| Self::failed(vertex, reason))
+    }
+
+    /// What a new cache mount is filled with, as a layer.
+    async fn seed(self: &Arc<Self>, vertex: &Vertex, origin: &Origin, source: &str) -> Result<Seed, Error> {
         let layer = match origin {
             Origin::Context(name) => self.context_layer(vertex, name.as_deref(), source).await?.0,
             Origin::Vertex(id) => {
@@ -339,7 +365,7 @@ impl Solver {
         let store = &self.tools.store;
         let variant = store.variants(layer).into_iter().next();
         let variant = variant.ok_or_else(|| Self::failed(vertex, format!("the layer {layer} is gone")))?;
-        Ok((layer, store.blob(variant.digest)))
+        Ok(Seed::Layer(layer, store.blob(variant.digest)))
     }
 }
 

@@ -8,12 +8,13 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use oci::DiffId;
 use oci::media_type::Compression;
+use oci::{DiffId, Digest};
 use snapshot::assemble::Part;
+use snapshot::pieces::Packed;
 use tokio::sync::{mpsc, oneshot};
 
-use super::protocol::{self, Answer, Exit, Reply, Request, RunRequest, Start, Task};
+use super::protocol::{self, Answer, Exit, Reply, Request, RunRequest, Seed, Start, Task};
 use super::setup::{self, Isolation};
 
 /// Takes what a command prints: whether it is its standard error, and the bytes.
@@ -152,7 +153,7 @@ impl Worker {
         match self.ask(Task::Run(Box::new(request)), Some(output)).await? {
             Answer::Layer(layer) => Ok(Ok(layer)),
             Answer::Failed(exit) => Ok(Err(exit)),
-            Answer::Nothing => Err("the worker gave no layer".into()),
+            Answer::Nothing | Answer::Packed(_) => Err("the worker gave no layer".into()),
         }
     }
 
@@ -167,7 +168,24 @@ impl Worker {
         }
     }
 
-    /// Makes a directory for a cache mount, filled with a layer's files if there is one.
+    /// Cuts what a cache mount holds into pieces, in files of `folder` but for what is `known`, by blob and size.
+    ///
+    /// # Errors
+    /// In words.
+    pub async fn pack(
+        &self,
+        tree: PathBuf,
+        folder: PathBuf,
+        known: BTreeMap<Digest, (Digest, u64)>,
+        limit: u64,
+    ) -> Result<Packed, String> {
+        match self.ask(Task::Pack { tree, folder, known, limit }, None).await? {
+            Answer::Packed(packed) => Ok(packed),
+            _ => Err("the worker gave no pieces".into()),
+        }
+    }
+
+    /// Makes a directory for a cache mount, filled with what there is for it.
     ///
     /// # Errors
     /// In words.
@@ -176,7 +194,7 @@ impl Worker {
         path: PathBuf,
         owner: (u32, u32),
         mode: u32,
-        seed: Option<(DiffId, PathBuf)>,
+        seed: Option<Seed>,
     ) -> Result<(), String> {
         self.ask(Task::MakeDirectory { path, uid: owner.0, gid: owner.1, mode, seed }, None).await.map(|_| ())
     }

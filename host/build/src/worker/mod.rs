@@ -11,7 +11,7 @@ mod setup;
 pub use client::Worker;
 pub use executor::STEP;
 pub use executor::step::main as step;
-pub use protocol::{Exit, RunRequest};
+pub use protocol::{Exit, RunRequest, Seed};
 pub use server::main;
 pub use setup::{Isolation, Refused, probe};
 

@@ -1,13 +1,15 @@
 //! What build and worker say to each other: frames of a length and a message, on a socket pair.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
 
 use executor::{Mount, Network, Surroundings};
-use oci::DiffId;
 use oci::media_type::Compression;
+use oci::{DiffId, Digest};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use snapshot::assemble::Part;
+use snapshot::pieces::Packed;
 use store::Flavour;
 
 pub use executor::spec::Exit;
@@ -31,11 +33,29 @@ pub(super) enum Task {
     /// Make a layer of parts that lie in trees.
     Assemble { parts: Vec<Part>, compression: Compression, fast: bool },
     /// Make an empty directory, for a new cache mount.
-    MakeDirectory { path: PathBuf, uid: u32, gid: u32, mode: u32, seed: Option<(DiffId, PathBuf)> },
+    MakeDirectory { path: PathBuf, uid: u32, gid: u32, mode: u32, seed: Option<Seed> },
+    /// Cut what a cache mount holds into pieces; those that are known by content need not be written.
+    Pack { tree: PathBuf, folder: PathBuf, known: BTreeMap<Digest, (Digest, u64)>, limit: u64 },
     /// Delete what killed builds have left.
     Delete(Vec<PathBuf>),
     /// Stop what a task is doing.
     Cancel(u64),
+}
+
+/// What a new cache mount is filled with.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Seed {
+    /// A layer, and a blob that holds it.
+    Layer(DiffId, PathBuf),
+    /// A tar in pieces.
+    Pieces {
+        /// The whole tar's.
+        layer: DiffId,
+        /// In order.
+        files: Vec<PathBuf>,
+        /// So many bytes it has at most.
+        limit: u64,
+    },
 }
 
 /// A command, and what becomes of its changes.
@@ -88,6 +108,7 @@ pub(super) enum Reply {
 pub(super) enum Answer {
     Nothing,
     Layer(DiffId),
+    Packed(Packed),
     /// The command ended otherwise than with 0.
     Failed(Exit),
 }

@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -23,7 +23,7 @@ use sys::process::UnshareFlags;
 use sys::rustix::fs::{AtFlags, FileType, statat, unlinkat};
 use sys::rustix::process::{Pid, Signal, kill_process};
 
-use super::protocol::{self, Answer, Exit, Reply, Request, RunRequest, Start, Task};
+use super::protocol::{self, Answer, Exit, Reply, Request, RunRequest, Seed, Start, Task};
 
 /// Runs the worker on the socket that is its standard input. Gives the exit code of the process.
 #[must_use]
@@ -132,6 +132,9 @@ impl Server {
             }
             Task::MakeDirectory { path, uid, gid, mode, seed } => {
                 self.make_directory(&path, uid, gid, mode, seed).map(|()| Answer::Nothing)
+            }
+            Task::Pack { tree, folder, known, limit } => {
+                snapshot::pieces::pack(&tree, &folder, &known, limit).map(Answer::Packed).map_err(text)
             }
             Task::Delete(paths) => {
                 for path in paths {
@@ -275,14 +278,7 @@ impl Server {
         }
     }
 
-    fn make_directory(
-        &self,
-        path: &Path,
-        uid: u32,
-        gid: u32,
-        mode: u32,
-        seed: Option<(DiffId, PathBuf)>,
-    ) -> Result<(), String> {
+    fn make_directory(&self, path: &Path, uid: u32, gid: u32, mode: u32, seed: Option<Seed>) -> Result<(), String> {
         let at = |error: io::Error| format!("{}: {error}", path.display());
         if path.exists() {
             return Ok(());
@@ -290,9 +286,16 @@ impl Server {
         let scratch = self.store.scratch_folder().map_err(|error| error.to_string())?;
         let made = scratch.path().join("mount");
         fs::create_dir(&made).map_err(at)?;
-        if let Some((layer, blob)) = seed {
-            let source = fs::File::open(blob).map_err(at)?;
-            snapshot::apply::unpack(source, layer, &made, self.abilities).map_err(|error| error.to_string())?;
+        match seed {
+            Some(Seed::Layer(layer, blob)) => {
+                let source = fs::File::open(blob).map_err(at)?;
+                snapshot::apply::unpack(source, layer, &made, self.abilities).map_err(|error| error.to_string())?;
+            }
+            Some(Seed::Pieces { layer, files, limit }) => {
+                let unpacked = snapshot::pieces::unpack(files, layer, limit, &made, self.abilities);
+                unpacked.map_err(|error| error.to_string())?;
+            }
+            None => {}
         }
         std::os::unix::fs::chown(&made, Some(uid), Some(gid)).map_err(at)?;
         fs::set_permissions(&made, fs::Permissions::from_mode(mode)).map_err(at)?;
