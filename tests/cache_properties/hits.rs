@@ -5,9 +5,9 @@
 use std::path::Path;
 
 use crate::recipe::{Random, Recipe};
-use crate::scene::{Scene, Work, all_cached, difference, side_by_side};
+use crate::scene::{EPOCH, Scene, Work, all_cached, difference, side_by_side};
 
-const CASES: u64 = 60;
+const CASES: u64 = 200;
 
 /// A number from the environment.
 fn number(name: &str) -> Option<u64> {
@@ -43,8 +43,12 @@ fn holds(work: &Work<'_>, recipe: &mut Recipe, random: &mut Random) -> Result<()
     let with = |more: &[String]| -> Vec<String> { told.iter().chain(more).cloned().collect() };
 
     let first = build("first", &with(&work.fills()))?;
-    for (machine, from) in [("first", vec![]), ("second", work.reads_registry()), ("third", work.reads_folder())] {
-        let hit = build(machine, &all_cached(&with(&from)))?;
+    // The times of the first are in the image, so that what is pushed is of its steps.
+    let epoch = if timeless { vec![EPOCH.to_owned()] } else { Vec::new() };
+    work.publish("first", &all_cached(&with(&epoch)))?;
+    same("the machine's own store", &first, &build("first", &all_cached(&with(&[])))?)?;
+    for (number, from) in work.reads("first").into_iter().enumerate() {
+        let hit = build(&format!("other-{number}"), &all_cached(&with(&from)))?;
         same(&format!("a hit from {from:?}"), &first, &hit)?;
     }
     if !recipe.steady {
@@ -59,7 +63,8 @@ fn holds(work: &Work<'_>, recipe: &mut Recipe, random: &mut Random) -> Result<()
         let told = recipe.words();
         let with = |more: &[String]| -> Vec<String> { told.iter().chain(more).cloned().collect() };
         let expected = build("fresh", &with(&no_cache))?;
-        let cache = if random.once_in(2) { work.reads_registry() } else { work.reads_folder() };
+        let caches = work.reads("first");
+        let cache = caches[random.below(caches.len())].clone();
         for (machine, from) in [("first", vec![]), (change, cache)] {
             let built = build(machine, &with(&from))?;
             same(&format!("after a change of {changed}, the cache {from:?}"), &expected, &built)?;

@@ -14,10 +14,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::{self, Place, Registry, all, files, need_root, output, run};
+use crate::support::{self, Place, Registry, S3, all, files, need_root, output, run};
 
 /// No file of an image is younger.
-const EPOCH: &str = "--build-arg=SOURCE_DATE_EPOCH=1700000000";
+pub(crate) const EPOCH: &str = "--build-arg=SOURCE_DATE_EPOCH=1700000000";
 /// Two processors are kept busy by three builds; more would only make the machine slow for others.
 const AT_ONCE: usize = 3;
 
@@ -26,6 +26,7 @@ pub(crate) struct Scene {
     place: Place,
     base: PathBuf,
     registry: Registry,
+    s3: S3,
 }
 
 impl Scene {
@@ -40,7 +41,7 @@ impl Scene {
         let base = place.join("base");
         let words = format!("type=oci,tar=false,dest={}", base.display());
         run(place.plywood().args(["build", "-q", "-t", "base:1", "-o", &words]).arg(context));
-        Self { place, base, registry }
+        Self { place, base, registry, s3: S3::open() }
     }
 
     pub(crate) fn work(&self) -> Work<'_> {
@@ -78,10 +79,22 @@ impl Work<'_> {
         fs::set_permissions(self.context.join(name), fs::Permissions::from_mode(mode)).unwrap();
     }
 
-    fn registry_cache(&self) -> String {
+    fn name(&self) -> String {
         let name = self.folder.path().file_name().unwrap().to_string_lossy();
-        let name: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
-        format!("type=registry,ref={}/{}/cache", self.scene.registry.host, name.to_lowercase())
+        name.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_lowercase()
+    }
+
+    fn registry_cache(&self) -> String {
+        format!("type=registry,ref={}/{}/cache", self.scene.registry.host, self.name())
+    }
+
+    fn bucket_cache(&self) -> String {
+        self.scene.s3.cache(&self.name())
+    }
+
+    /// The image that says of what its layers are.
+    fn inline_image(&self) -> String {
+        format!("{}/{}/image:latest", self.scene.registry.host, self.name())
     }
 
     /// The folder of the local cache.
@@ -89,10 +102,10 @@ impl Work<'_> {
         self.join("cache")
     }
 
-    /// Words that write both caches; failing counts.
+    /// Words that write all caches; failing counts.
     pub(crate) fn fills(&self) -> Vec<String> {
         let local = format!("type=local,dest={}", self.cache_folder().display());
-        let to = [self.registry_cache(), local].map(|place| format!("--cache-to={place},ignore-error=false"));
+        let to = [self.registry_cache(), local, self.bucket_cache()].map(|place| format!("--cache-to={place},ignore-error=false"));
         to.to_vec()
     }
 
@@ -106,11 +119,31 @@ impl Work<'_> {
         vec![format!("--cache-from=type=local,src={}", self.cache_folder().display())]
     }
 
+    /// Words that read each of the places that keep results, the store of the machine that filled them among them.
+    pub(crate) fn reads(&self, filler: &str) -> Vec<Vec<String>> {
+        let store = self.join(format!("machine-{filler}"));
+        vec![
+            self.reads_registry(),
+            self.reads_folder(),
+            vec![format!("--cache-from={}", self.bucket_cache())],
+            vec![format!("--cache-from={}", self.inline_image())],
+            vec![format!("--cache-from=type=store,src={}", store.display())],
+        ]
+    }
+
+    /// Pushes an image that says of what its layers are.
+    pub(crate) fn publish(&self, machine: &str, words: &[String]) -> Result<(), String> {
+        let mut command = self.command(machine, "build");
+        command.args(["--cache-to=type=inline", "--push", "-t", &self.inline_image()]).args(words).arg(&self.context);
+        let ended = output(&mut command);
+        if ended.status.success() { Ok(()) } else { Err(format!("pushing an inline cache: {}", all(&ended))) }
+    }
+
     /// A command on the context; the machine's store is its own.
     fn command(&self, machine: &str, verb: &str) -> Command {
         let mut command = Command::new(support::PLYWOOD);
         let template = self.scene.place.plywood();
-        command.envs(template.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        command.envs(template.get_envs().filter_map(|(name, value)| Some((name, value?)))).envs(S3::environment());
         for name in ["SOURCE_DATE_EPOCH", "PLYWOOD_ROOT", "HTTP_PROXY", "http_proxy"] {
             command.env_remove(name);
         }
