@@ -105,7 +105,8 @@ impl Work<'_> {
     /// Words that write all caches; failing counts.
     pub(crate) fn fills(&self) -> Vec<String> {
         let local = format!("type=local,dest={}", self.cache_folder().display());
-        let to = [self.registry_cache(), local, self.bucket_cache()].map(|place| format!("--cache-to={place},ignore-error=false"));
+        let to = [self.registry_cache(), local, self.bucket_cache()]
+            .map(|place| format!("--cache-to={place},ignore-error=false"));
         to.to_vec()
     }
 

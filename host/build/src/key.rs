@@ -22,6 +22,7 @@ use crate::resolve::Lookups;
 
 mod by_content;
 mod content;
+mod stamps;
 
 use content::Digests;
 pub(crate) use content::{Listing, Listings};
@@ -54,12 +55,13 @@ pub(crate) async fn all(
     graph: &Graph,
     in_image: &BTreeSet<usize>,
     lookups: &Lookups,
+    store: &store::Store,
     policy: &CachePolicy,
     epoch: Option<u64>,
     events: &Events,
 ) -> Result<(Vec<StepKeys>, Listings), Error> {
     let mut all: Vec<StepKeys> = Vec::with_capacity(graph.vertices.len());
-    let mut digests = Digests::default();
+    let mut digests = Digests::new(store);
     let mut missing = Vec::new();
     for (at, vertex) in graph.vertices.iter().enumerate() {
         let mut components = Components::default();
@@ -124,7 +126,7 @@ pub(crate) async fn all(
         }
         all.push(keys);
     }
-    if missing.is_empty() { Ok((all, digests.listings)) } else { Err(Error::Invalid(missing)) }
+    if missing.is_empty() { Ok((all, digests.into_listings())) } else { Err(Error::Invalid(missing)) }
 }
 
 async fn decide(
@@ -262,7 +264,7 @@ async fn run_components(
 /// A path of a context as something to copy to the root of a tree of its own.
 pub(crate) fn bind_source(context: &Context, path: &str) -> Source {
     let patterns = vec![crate::op::copy::literally(path)];
-    Source { tree: Arc::new(context.tree.clone()), patterns, archives: BTreeMap::new(), number: 0 }
+    Source { tree: context.tree.clone(), patterns, archives: BTreeMap::new(), number: 0 }
 }
 
 /// A copy whose destination is known and whose owner does not matter.
@@ -371,7 +373,7 @@ async fn add_content(
         reason: error.to_string(),
         span: vertex.span().cloned(),
     })?;
-    let tree = Arc::new(context.tree.clone());
+    let tree = context.tree.clone();
     for pattern in patterns {
         let source =
             Source { tree: tree.clone(), patterns: vec![pattern.clone()], archives: BTreeMap::new(), number: 0 };

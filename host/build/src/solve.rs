@@ -98,7 +98,8 @@ impl Solver {
             exported.insert(id.0);
             at = graph[id].parent;
         }
-        let (keys, listings) = key::all(&graph, &exported, &lookups, &tools.policy, epoch, &tools.events).await?;
+        let (keys, listings) =
+            key::all(&graph, &exported, &lookups, &tools.store, &tools.policy, epoch, &tools.events).await?;
         Ok(Arc::new(Self {
             cells: graph.vertices.iter().map(|_| OnceCell::new()).collect(),
             tools: tools.clone(),

@@ -77,7 +77,7 @@ pub fn is_archive(head: &[u8]) -> bool {
 /// When its folder cannot be made.
 pub fn empty() -> Result<Context, Error> {
     let folder = tempfile::Builder::new().prefix("plywood-context-").tempdir().map_err(Error::Archive)?;
-    Ok(Context { folder: folder.path().to_owned(), _unpacked: Some(folder), ..Context::default() })
+    Ok(Context { folder: folder.path().to_owned(), unpacked: Some(folder), ..Context::default() })
 }
 
 /// Reads an archive as a context.
@@ -168,7 +168,7 @@ pub fn read(source: impl Read + Send, keep_owners: bool) -> Result<Context, Erro
     })?;
     let files = tree.iter().filter(|(_, entry)| matches!(entry.kind, Kind::File(_)));
     let made = files.map(|(_, entry)| entry.mtime.seconds).max();
-    Ok(Context { tree, folder: folder.path().to_owned(), made, implied, _unpacked: Some(folder) })
+    Ok(Context { tree: tree.into(), folder: folder.path().to_owned(), made, implied, unpacked: Some(folder) })
 }
 
 /// A name without the parts that lead nowhere; none where it leads out.

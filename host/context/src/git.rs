@@ -248,15 +248,15 @@ pub async fn checkout(reference: &Reference, commit: &Commit, access: &Access) -
     let walk = move || -> Result<Context, Error> {
         let mut context = crate::local(&root, &crate::pattern::Matcher::default())?;
         if !keep {
-            context.tree.remove(b".git");
+            Arc::make_mut(&mut context.tree).remove(b".git");
         }
         Ok(context)
     };
     let mut context = tokio::task::spawn_blocking(walk).await.map_err(|error| failed(error.to_string()))??;
     if reference.commit_time == Some(true) {
-        context.tree.set_times(oci::tree::Time { seconds: time, nanoseconds: 0 });
+        Arc::make_mut(&mut context.tree).set_times(oci::tree::Time { seconds: time, nanoseconds: 0 });
     }
     context.made = Some(time);
-    context._unpacked = Some(scratch);
+    context.unpacked = Some(scratch);
     Ok(context)
 }

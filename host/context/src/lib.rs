@@ -13,6 +13,7 @@ pub mod web;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use oci::tree::{self, Tree};
 
@@ -23,7 +24,7 @@ pub use local::local;
 #[derive(Debug, Default)]
 pub struct Context {
     /// What is in it. Owners are root's; a file's inode is its path beneath `folder`.
-    pub tree: Tree,
+    pub tree: Arc<Tree>,
     /// Where the bytes of files are.
     pub folder: PathBuf,
     /// When it was made, in seconds since 1970: a commit's time, what a server says, the newest file of an archive.
@@ -31,5 +32,13 @@ pub struct Context {
     /// Folders that an archive holds something in and does not mention.
     pub implied: BTreeSet<tree::Path>,
     /// Deletes `folder` when the context came as an archive.
-    _unpacked: Option<tempfile::TempDir>,
+    unpacked: Option<tempfile::TempDir>,
+}
+
+impl Context {
+    /// Whether its folder is there before and after: one of the user's.
+    #[must_use]
+    pub fn is_kept(&self) -> bool {
+        self.unpacked.is_none()
+    }
 }

@@ -21,7 +21,7 @@ use crate::pattern::{Matched, Matcher};
 pub fn local(folder: &Path, ignore: &Matcher) -> Result<Context, Error> {
     let mut walk = Walk { folder, ignore, links: BTreeMap::new(), tree: Tree::default() };
     walk.directory(&[], &Matched::default(), &mut Vec::new())?;
-    Ok(Context { tree: walk.tree, folder: folder.to_owned(), ..Context::default() })
+    Ok(Context { tree: walk.tree.into(), folder: folder.to_owned(), ..Context::default() })
 }
 
 struct Walk<'w> {

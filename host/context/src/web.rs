@@ -156,7 +156,13 @@ impl Fetched {
         let mut tree = Tree::default();
         tree.insert(name.as_bytes().to_vec(), Entry { kind, ..Entry::dir(0o600, time) });
         let folder = self.folder.path().to_owned();
-        Context { tree, folder, made: self.version.modified, _unpacked: Some(self.folder), ..Context::default() }
+        Context {
+            tree: tree.into(),
+            folder,
+            made: self.version.modified,
+            unpacked: Some(self.folder),
+            ..Context::default()
+        }
     }
 
     /// What the file holds, where it is an archive; else the file itself, which is a build file then.

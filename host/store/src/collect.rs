@@ -113,6 +113,11 @@ impl Store {
                 None => remove(&path)?,
             }
         }
+        for path in entries(&self.all_stamps()) {
+            if now.duration_since(used(&path)).is_ok_and(|age| age > REMEMBERED) {
+                remove(&path)?;
+            }
+        }
         for path in entries(&self.listings()) {
             if !path.file_name().and_then(|name| name.to_str()).is_some_and(|name| named.contains(name)) {
                 remove(&path)?;

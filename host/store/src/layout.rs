@@ -153,6 +153,16 @@ impl Store {
         self.root.join("web").join(format!("{}.json", Digest::of(address.as_bytes()).hex()))
     }
 
+    pub(crate) fn all_stamps(&self) -> PathBuf {
+        self.root.join("stamps")
+    }
+
+    /// What is known of the files of a folder outside.
+    pub(crate) fn stamps(&self, folder: &Path) -> PathBuf {
+        use std::os::unix::ffi::OsStrExt;
+        self.all_stamps().join(Digest::of(folder.as_os_str().as_bytes()).hex())
+    }
+
     /// What the latest build of a project did.
     pub(crate) fn build(&self, project: &str) -> PathBuf {
         self.root.join("builds").join(format!("{}.json", Digest::of(project.as_bytes()).hex()))

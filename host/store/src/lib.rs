@@ -28,6 +28,7 @@ mod layout;
 mod lock;
 mod record;
 mod scratch;
+mod stamps;
 mod usage;
 mod web;
 

@@ -1,10 +1,11 @@
 //! What context files hold, for keys: each is read once a build.
 
-use std::collections::BTreeMap;
-use std::io::{Read, Write};
+use std::collections::{BTreeMap, HashMap};
+use std::io::{Read as _, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use context::Context;
 use oci::Digest;
@@ -13,16 +14,26 @@ use oci::tree::{Kind, Tree};
 use plan::graph::Vertex;
 use plan::key::Frame;
 use snapshot::compress::{Level, Writer};
+use store::Store;
 
+use super::stamps::{Read, Stamps};
 use crate::error::Error;
 use crate::op::Planned;
 use crate::op::copy::{self, How, Source};
 
 /// Digests of context files.
-#[derive(Default)]
 pub(super) struct Digests {
-    files: BTreeMap<(std::path::PathBuf, oci::tree::Path), Digest>,
+    store: Store,
+    /// By the folder that they are in.
+    folders: HashMap<PathBuf, Folder>,
     pub(super) listings: Listings,
+}
+
+/// What is known of a folder's files: in this build, and from earlier ones.
+#[derive(Default)]
+struct Folder {
+    files: HashMap<oci::tree::Path, Digest>,
+    stamps: Stamps,
 }
 
 /// What components of contexts stand for, by their digests.
@@ -72,6 +83,45 @@ impl Listing {
 }
 
 impl Digests {
+    pub(super) fn new(store: &Store) -> Self {
+        Self { store: store.clone(), folders: HashMap::new(), listings: Listings::new() }
+    }
+
+    /// Keeps what has been learnt of files for builds to come.
+    pub(super) fn into_listings(mut self) -> Listings {
+        for (folder, known) in &mut self.folders {
+            known.stamps.save(&self.store, folder, &known.files);
+        }
+        self.listings
+    }
+
+    /// Reads files of a context that have not been read in this build, unless they are as they were in an earlier one.
+    async fn read(&mut self, context: &Arc<Context>, planned: &[Planned]) -> Result<&Folder, String> {
+        let path = context.folder.clone();
+        let known = match self.folders.remove(&path) {
+            Some(folder) => folder,
+            None if context.is_kept() => Folder { stamps: Stamps::load(&self.store, &path), ..Folder::default() },
+            None => Folder::default(),
+        };
+        let paths = planned.iter().filter_map(|planned| Some(planned.origin.as_ref()?.inode.path.clone()));
+        let wanted: Vec<oci::tree::Path> = paths.filter(|path| !known.files.contains_key(path)).collect();
+        let (folder, is_kept) = (path.clone(), context.is_kept());
+        let read = tokio::task::spawn_blocking(move || {
+            let read = digest_files(&folder, &wanted, &known.stamps);
+            (known, read)
+        });
+        let (mut known, read) = read.await.map_err(|error| error.to_string())?;
+        for (path, read) in read? {
+            let digest = match read {
+                Known::Before(digest) => digest,
+                Known::Now(read) if is_kept => known.stamps.add(path.clone(), read),
+                Known::Now(read) => read.digest,
+            };
+            known.files.insert(path, digest);
+        }
+        Ok(self.folders.entry(path).or_insert(known))
+    }
+
     /// The digest of what a copy would take, without times: two contexts that would give the same files are the same.
     pub(super) async fn content(
         &mut self,
@@ -82,17 +132,7 @@ impl Digests {
     ) -> Result<Digest, Error> {
         let failed = |reason: String| Error::Step { step: vertex.name.clone(), reason, span: vertex.span().cloned() };
         let planned = copy::plan(sources, how, &Tree::default()).map_err(failed)?;
-        let wanted: Vec<oci::tree::Path> = planned
-            .iter()
-            .filter_map(|planned| planned.origin.as_ref())
-            .map(|origin| origin.inode.path.clone())
-            .filter(|path| !self.files.contains_key(&(context.folder.clone(), path.clone())))
-            .collect();
-        let folder = context.folder.clone();
-        let read = tokio::task::spawn_blocking(move || digest_files(&folder, &wanted)).await;
-        for (path, digest) in read.map_err(|error| failed(error.to_string()))?.map_err(failed)? {
-            self.files.insert((context.folder.clone(), path), digest);
-        }
+        let known = self.read(context, &planned).await.map_err(failed)?;
         let (mut frame, mut listing) = (Frame::new("files"), Listing::default());
         // Files are called what they are called where people look for them. What has no bytes has no origin; it is from
         // where the others are from.
@@ -104,7 +144,7 @@ impl Digests {
             of = match &entry.kind {
                 Kind::File(file) => match &item.origin {
                     Some(origin) => {
-                        let digest = self.files.get(&(context.folder.clone(), origin.inode.path.clone()));
+                        let digest = known.files.get(&origin.inode.path);
                         of.field(b"file").field(digest.map_or(&[][..], |digest| digest.as_bytes()))
                     }
                     None => of.field(b"link").field(&file.inode.path),
@@ -128,29 +168,46 @@ impl Digests {
     }
 }
 
-/// Reads files side by side.
-fn digest_files(folder: &Path, wanted: &[oci::tree::Path]) -> Result<Vec<(oci::tree::Path, Digest)>, String> {
+/// How a file's digest is known.
+enum Known {
+    Before(Digest),
+    Now(Read),
+}
+
+/// Reads files side by side, but for those that are as they were.
+fn digest_files(
+    folder: &Path,
+    wanted: &[oci::tree::Path],
+    stamps: &Stamps,
+) -> Result<Vec<(oci::tree::Path, Known)>, String> {
     let root = sys::Root::open(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     let threads = std::thread::available_parallelism().map_or(2, usize::from);
     let size = wanted.len().div_ceil(threads).max(1);
-    let read = |path: &oci::tree::Path| -> Result<(oci::tree::Path, Digest), String> {
+    let read = |path: &oci::tree::Path, buffer: &mut [u8]| -> Result<(oci::tree::Path, Known), String> {
         let relative = Path::new(std::ffi::OsStr::from_bytes(path));
-        let failed = |error: std::io::Error| format!("{}: {error}", folder.join(relative).display());
+        let at = folder.join(relative);
+        let failed = |error: std::io::Error| format!("{}: {error}", at.display());
+        // An inode that was read before is that, whatever way leads to it.
+        let known = std::fs::symlink_metadata(&at).ok().and_then(|meta| stamps.digest(path, &meta));
+        if let Some(digest) = known {
+            return Ok((path.clone(), Known::Before(digest)));
+        }
         let mut file = root.read(relative).map_err(failed)?;
+        let (before, now) = (file.metadata().map_err(failed)?, SystemTime::now());
         let mut hasher = oci::Hasher::default();
-        let mut buffer = vec![0; 128 << 10];
         loop {
-            match file.read(&mut buffer).map_err(failed)? {
-                0 => return Ok((path.clone(), hasher.finish())),
+            match file.read(buffer).map_err(failed)? {
+                0 => return Ok((path.clone(), Known::Now(Read::new(hasher.finish(), &before, now)))),
                 length => hasher.update(&buffer[..length]),
             }
         }
     };
+    let part = |part: &[oci::tree::Path]| {
+        let mut buffer = vec![0; 128 << 10];
+        part.iter().map(|path| read(path, &mut buffer)).collect::<Result<Vec<_>, String>>()
+    };
     std::thread::scope(|scope| {
-        let parts: Vec<_> = wanted
-            .chunks(size)
-            .map(|part| scope.spawn(|| part.iter().map(read).collect::<Result<Vec<_>, String>>()))
-            .collect();
+        let parts: Vec<_> = wanted.chunks(size).map(|paths| scope.spawn(|| part(paths))).collect();
         let mut all = Vec::new();
         for part in parts {
             all.extend(part.join().map_err(|_| "reading the context failed".to_owned())??);

@@ -160,7 +160,7 @@ fn of_context(
             }
         }
     }
-    let tree = Arc::new(context.tree.clone());
+    let tree = context.tree.clone();
     Ok(Source { tree, patterns: patterns.to_vec(), archives, number })
 }
 
