@@ -190,3 +190,22 @@ fn what_is_gone_or_refused_is_told() {
     let nowhere = output(project.command("explain --context").arg(project.0.root()));
     assert!(!nowhere.status.success() && all(&nowhere).contains("nothing has been built here"), "{}", all(&nowhere));
 }
+
+/// What counts for a build counts for its plan, if it is told the same.
+#[test]
+fn a_plan_knows_what_commands_get() {
+    support::need_root();
+    let project = Project::new();
+    let base = project.0.busybox_base();
+    project.0.write("c/Dockerfile", "FROM base\nRUN [\"/bin/busybox\", \"true\"]\n");
+    let words = format!("--build-context {base} --add-host one:10.0.0.1 --ulimit nofile=512 --shm-size 32m");
+    project.build(&words);
+    let cached = |words: &str| {
+        let mut plan = project.command("plan --json");
+        plan.args(words.split(' ')).arg(project.0.join("c"));
+        let planned: Vec<Value> = serde_json::from_str(&run(&mut plan)).unwrap();
+        planned.iter().all(|state| state["cached"] == true)
+    };
+    assert!(cached(&words));
+    assert!(!cached(&words.replace("10.0.0.1", "10.0.0.2")));
+}

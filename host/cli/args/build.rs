@@ -27,7 +27,7 @@ pub(crate) struct Input {
     /// A folder or image for a name: in FROM, COPY --from and RUN --mount=from
     #[arg(long, value_name = "NAME=PATH|oci-layout://DIR[:TAG]|docker-image://REF")]
     pub(crate) build_context: Vec<String>,
-    /// Run every step, whatever the cache has
+    /// Run every step, whatever the store and caches have; an entry that a cache has stays as it is
     #[arg(long)]
     pub(crate) no_cache: bool,
     /// Where to look for results beside the store: type=registry,ref=REPOSITORY[:TAG], TAG beginning the tags of a cache
@@ -138,6 +138,11 @@ pub(crate) struct BuildArgs {
 pub(crate) struct PlanArgs {
     #[command(flatten)]
     pub(crate) input: Input,
+    /// A secret for RUN --mount=type=secret
+    #[arg(long, value_name = "id=ID[,src=FILE|,env=NAME]")]
+    pub(crate) secret: Vec<String>,
+    #[command(flatten)]
+    pub(crate) commands: CommandArgs,
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,

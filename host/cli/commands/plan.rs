@@ -14,7 +14,7 @@ use crate::surroundings::Process;
 use crate::{report, request};
 
 pub(crate) async fn run(global: &Global, args: &PlanArgs) -> ExitCode {
-    let request = match request::plan(&args.input, &global.registry_ca).await {
+    let request = match request::plan(args, &global.registry_ca).await {
         Ok(request) => request,
         Err(error) => return report::failure(&error, None),
     };

@@ -20,7 +20,7 @@ use image::Location;
 use oci::Reference;
 use oci::media_type::{Compression, Format};
 
-use crate::args::build::{BuildArgs, ImageFormat, Input, LayerCompression};
+use crate::args::build::{BuildArgs, ImageFormat, Input, LayerCompression, PlanArgs};
 
 /// The folder of a context that is one, for the project's configuration.
 pub(crate) fn project(input: &Input) -> Option<&Path> {
@@ -33,8 +33,9 @@ pub(crate) fn project_name(context: &str) -> String {
 }
 
 /// A request without outputs, for planning. `roots` are certificates beyond the machine's.
-pub(crate) async fn plan(input: &Input, roots: &[PathBuf]) -> Result<BuildRequest> {
-    request(input, roots, BTreeMap::new(), Commands::default()).await
+pub(crate) async fn plan(args: &PlanArgs, roots: &[PathBuf]) -> Result<BuildRequest> {
+    let secrets = args.secret.iter().map(|text| secret(text)).collect::<Result<_>>()?;
+    request(&args.input, roots, secrets, commands::commands(&args.commands)?).await
 }
 
 /// What planning and building share.

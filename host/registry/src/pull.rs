@@ -50,16 +50,7 @@ impl Client {
     /// # Errors
     /// When it is not there, not allowed, or not what its digest says.
     pub async fn manifest(&self, reference: &Reference) -> Result<Resolved, Error> {
-        let call = self.manifest_call(reference, Method::GET);
-        let response = self.call(&call).await?;
-        match response.status() {
-            StatusCode::OK => {}
-            StatusCode::NOT_FOUND => return Err(Error::NotFound(reference.to_string())),
-            _ => return Err(self.failure(&call, response, None).await),
-        }
-        let declared = response.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-        let declared = declared.map(|text| text.split(';').next().unwrap_or(text).trim().to_owned());
-        let bytes = http::read(response, LARGEST_MANIFEST).await?;
+        let (declared, bytes) = self.manifest_document(reference).await?;
         let digest = Digest::of(&bytes);
         if let Some(expected) = reference.digest()
             && expected != digest
@@ -80,6 +71,30 @@ impl Client {
         let known = |text: &String| media_type::is_index(text) || media_type::is_manifest(text);
         let kind = head.media_type.filter(known).or(declared.filter(known)).unwrap_or_else(|| by_shape.to_owned());
         Ok(Resolved { descriptor: describe(&kind, digest, bytes.len() as u64), bytes })
+    }
+
+    /// What the registry says a manifest is, and its bytes; asked for again where the connection breaks under way.
+    async fn manifest_document(&self, reference: &Reference) -> Result<(Option<String>, Vec<u8>), Error> {
+        let call = self.manifest_call(reference, Method::GET);
+        let mut breaks = 0;
+        loop {
+            let response = self.call(&call).await?;
+            match response.status() {
+                StatusCode::OK => {}
+                StatusCode::NOT_FOUND => return Err(Error::NotFound(reference.to_string())),
+                _ => return Err(self.failure(&call, response, None).await),
+            }
+            let declared = response.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+            let declared = declared.map(|text| text.split(';').next().unwrap_or(text).trim().to_owned());
+            breaks += 1;
+            match http::read(response, LARGEST_MANIFEST).await {
+                Ok(bytes) => return Ok((declared, bytes)),
+                Err(error) => match http::retry::pause(breaks, None).filter(|_| error.is_transient()) {
+                    Some(pause) => tokio::time::sleep(pause).await,
+                    None => return Err(error.into()),
+                },
+            }
+        }
     }
 
     /// The digest that a reference names now, without its bytes.

@@ -11,6 +11,9 @@ use crate::client::Client;
 use crate::error::Error;
 use crate::transport::{Call, Payload, scope};
 
+/// A manifest that is refused is sent once more after this time.
+const AGAIN: std::time::Duration = std::time::Duration::from_millis(500);
+
 /// A piece of a blob.
 pub type Bytes = http::Bytes;
 
@@ -243,7 +246,12 @@ impl Client {
             what: format!("push {}", reference.repository()),
         };
         let body = Bytes::copy_from_slice(bytes);
-        let response = self.call_with(&call, Payload::Bytes(&body)).await?;
+        let mut response = self.call_with(&call, Payload::Bytes(&body)).await?;
+        if response.status() == StatusCode::BAD_REQUEST {
+            // Registries have been seen not to find, for a moment, the blobs that they have just been sent.
+            tokio::time::sleep(AGAIN).await;
+            response = self.call_with(&call, Payload::Bytes(&body)).await?;
+        }
         if !response.status().is_success() {
             return Err(self.failure(&call, response, None).await);
         }
