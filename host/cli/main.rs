@@ -31,7 +31,7 @@ fn main() -> ExitCode {
     if name == build::worker::STEP {
         return exit(build::worker::step());
     }
-    let args = args::Args::parse();
+    let args = args::Args::parse_from(called_by(&name, std::env::args_os()));
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     // Trees are walked folder by folder, and a path has up to two thousand.
     let runtime = match builder.enable_all().thread_stack_size(16 << 20).build() {
@@ -47,6 +47,15 @@ fn main() -> ExitCode {
     // Nothing waits for what is still under way: it was told to stop when its future was dropped.
     runtime.shutdown_background();
     code
+}
+
+/// The command line with the command that the program's name stands for, as pipelines made for kaniko call it.
+fn called_by(name: &str, words: std::env::ArgsOs) -> Vec<std::ffi::OsString> {
+    let command = match std::path::Path::new(name).file_name().and_then(|name| name.to_str()) {
+        Some(command @ ("executor" | "warmer")) => command,
+        _ => return words.collect(),
+    };
+    ["plywood", command].into_iter().map(Into::into).chain(words.skip(1)).collect()
 }
 
 fn exit(code: i32) -> ExitCode {

@@ -1,5 +1,6 @@
 //! What a command works with: store, plugins, registry client; each made when it is first needed.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -40,9 +41,22 @@ impl Session {
         let settings = Settings {
             insecure: self.global.insecure_registry.iter().cloned().collect(),
             extra_roots: self.global.registry_ca.iter().map(PathBuf::from).collect(),
+            mirrors: mirrors(&self.global.registry_mirror),
+            only_mirrors: self.global.only_mirrors,
         };
         registry::Client::new(Arc::new(chain), settings)
     }
+}
+
+/// Mirrors by the registry that they are of, in the order in which they were given.
+fn mirrors(words: &[String]) -> BTreeMap<String, Vec<String>> {
+    let mut mirrors: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for word in words {
+        let (registry, mirror) = word.split_once('=').unwrap_or(("docker.io", word));
+        let registry = if registry == "index.docker.io" { "docker.io" } else { registry };
+        mirrors.entry(registry.to_owned()).or_default().push(mirror.to_owned());
+    }
+    mirrors
 }
 
 /// The store alone. Whoever works with what is in it opens a session instead.

@@ -152,6 +152,20 @@ pub fn targets(request: &BuildRequest, tools: &Tools) -> Result<Vec<Target>, Err
     Ok(planner::outline::targets(&dockerfile::parse(&request.file_name, &request.file, &keywords)?))
 }
 
+/// The images that a file's stages stand on.
+///
+/// # Errors
+/// When the file cannot be parsed.
+pub fn base_images(
+    file_name: &str,
+    text: &str,
+    build_args: &[(String, String)],
+    instructions: &[plugin::Instructions],
+) -> Result<Vec<String>, Error> {
+    let keywords = planner::keywords(instructions);
+    planner::base_images(&dockerfile::parse(file_name, text, &keywords)?, build_args)
+}
+
 /// Where an image is, opened for reading.
 ///
 /// # Errors

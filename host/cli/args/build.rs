@@ -113,6 +113,12 @@ pub(crate) struct BuildArgs {
     /// Write the image's digest to a file
     #[arg(long, value_name = "FILE")]
     pub(crate) iidfile: Option<PathBuf>,
+    /// Write NAME@DIGEST of each of the image's names to a file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) image_name_with_digest_file: Option<PathBuf>,
+    /// Write NAME:TAG@DIGEST of each of the image's names to a file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) image_name_tag_with_digest_file: Option<PathBuf>,
     /// Write what was built to a file, as JSON
     #[arg(long, value_name = "FILE")]
     pub(crate) metadata_file: Option<PathBuf>,

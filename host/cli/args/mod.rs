@@ -3,6 +3,7 @@
 pub(crate) mod build;
 pub(crate) mod cache;
 pub(crate) mod commands;
+pub(crate) mod executor;
 pub(crate) mod image;
 pub(crate) mod plugin;
 
@@ -40,6 +41,13 @@ pub(crate) struct Global {
     /// A registry that may speak plain HTTP or show any certificate (localhost may anyway)
     #[arg(long, global = true, value_name = "HOST[:PORT]")]
     pub(crate) insecure_registry: Vec<String>,
+    /// Where images of a registry, Docker Hub's if none is named, are looked for before it is asked itself; may be given
+    /// more than once
+    #[arg(long, global = true, value_name = "[HOST=]MIRROR[/PATH]")]
+    pub(crate) registry_mirror: Vec<String>,
+    /// Never ask a registry itself that has mirrors
+    #[arg(long, global = true)]
+    pub(crate) only_mirrors: bool,
     /// Certificates, PEM, that registries may be signed by, beyond this machine's
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) registry_ca: Vec<PathBuf>,
@@ -72,6 +80,12 @@ pub(crate) enum Command {
     Push(image::PushArgs),
     /// Print an image's manifest and configuration
     Inspect(image::InspectArgs),
+    /// Build as kaniko's executor would, from its command line
+    Executor(Box<executor::ExecutorArgs>),
+    /// Fetch base images, as kaniko's warmer would
+    Warmer(executor::WarmerArgs),
+    /// Print what another builder's command line is here
+    Migrate(executor::MigrateArgs),
     /// What the plugins are and may do
     Plugin(plugin::PluginArgs),
     /// Help on a command, or on the language: `plywood help dockerfile`

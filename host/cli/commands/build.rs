@@ -1,5 +1,6 @@
 //! `plywood build`.
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -16,6 +17,11 @@ use crate::surroundings::Process;
 use crate::{report, request};
 
 pub(crate) async fn run(global: &Global, args: &BuildArgs) -> ExitCode {
+    run_where(global, args, false).await
+}
+
+/// Builds; where `may_be_there`, a registry that lets nobody write a tag again is taken to have the image.
+pub(crate) async fn run_where(global: &Global, args: &BuildArgs, may_be_there: bool) -> ExitCode {
     let request = match request::build(args, &global.registry_ca).await {
         Ok(request) => request,
         Err(error) => return report::failure(&error, None),
@@ -38,8 +44,18 @@ pub(crate) async fn run(global: &Global, args: &BuildArgs) -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => report::failure(&error, None),
         },
+        Err(error) if may_be_there && is_immutable(&error) => {
+            report::note(&format!("{error:#}; the tag is taken to be there"));
+            ExitCode::SUCCESS
+        }
         Err(error) => report::failure(&error, Some((&request.file_name, &request.file))),
     }
+}
+
+/// Whether a registry has refused to write a tag again, in the words of those that do.
+fn is_immutable(error: &anyhow::Error) -> bool {
+    let text = format!("{error:#}").to_lowercase();
+    ["immutable", "tag_invalid", "cannot be overwritten"].iter().any(|words| text.contains(words))
 }
 
 async fn perform(
@@ -67,9 +83,26 @@ async fn perform(
     Ok(result?)
 }
 
+/// Writes a file, and the folder that it is in.
+fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+    }
+    std::fs::write(path, bytes).with_context(|| path.display().to_string())
+}
+
 fn finish(args: &BuildArgs, request: &BuildRequest, output: &BuildOutput) -> Result<()> {
     if let Some(path) = &args.iidfile {
-        std::fs::write(path, output.digest.to_string()).with_context(|| path.display().to_string())?;
+        write(path, output.digest.to_string().as_bytes())?;
+    }
+    let names = |name: &dyn Fn(&oci::Reference) -> String| -> String {
+        output.tags.iter().map(|tag| format!("{}@{}\n", name(tag), output.digest)).collect()
+    };
+    if let Some(path) = &args.image_name_with_digest_file {
+        write(path, names(&oci::Reference::name).as_bytes())?;
+    }
+    if let Some(path) = &args.image_name_tag_with_digest_file {
+        write(path, names(&|tag| format!("{}:{}", tag.name(), tag.tag().unwrap_or("latest"))).as_bytes())?;
     }
     if let Some(path) = &args.metadata_file {
         let names: Vec<String> = output.tags.iter().map(ToString::to_string).collect();
@@ -84,8 +117,7 @@ fn finish(args: &BuildArgs, request: &BuildRequest, output: &BuildOutput) -> Res
         if !names.is_empty() {
             metadata["image.name"] = names.join(",").into();
         }
-        let text = serde_json::to_vec_pretty(&metadata)?;
-        std::fs::write(path, text).with_context(|| path.display().to_string())?;
+        write(path, &serde_json::to_vec_pretty(&metadata)?)?;
     }
     if !request::uses_stdout(request) {
         print(&output.digest.to_string());

@@ -62,7 +62,20 @@ pub(crate) async fn push(global: &Global, args: &PushArgs) -> Result<()> {
     transfer(global, &source, &Location::Registry(target)).await
 }
 
-async fn transfer(global: &Global, from: &Location, to: &Location) -> Result<()> {
+/// Whether there is an image at a place.
+pub(crate) async fn is_readable(global: &Global, place: &Location) -> bool {
+    let open = async {
+        let session = Session::open(global, None)?;
+        let plugins = session.plugins(Arc::new(Process::default())).await?;
+        let source = build::open_image(place, &session.store, &session.registry(&plugins))?;
+        source.root().await?;
+        anyhow::Ok(())
+    };
+    open.await.is_ok()
+}
+
+/// Copies an image from place to place, and prints its digest.
+pub(crate) async fn transfer(global: &Global, from: &Location, to: &Location) -> Result<()> {
     let session = Session::open(global, None)?;
     let plugins = session.plugins(Arc::new(Process::default())).await?;
     let client = session.registry(&plugins);

@@ -3,6 +3,7 @@
 mod build;
 mod cache;
 mod call;
+mod executor;
 mod explain;
 mod help;
 mod image;
@@ -25,6 +26,9 @@ pub(crate) async fn run(args: Args) -> ExitCode {
             };
         }
         Command::Plan(args) => return plan::run(global, args).await,
+        Command::Executor(args) => return executor::run(global, args).await,
+        Command::Warmer(args) => return executor::warmer(global, args).await,
+        Command::Migrate(args) => return executor::migrate(args),
         Command::Explain(args) => explain::run(global, args),
         Command::Cache(args) => cache::run(global, args).await,
         Command::Images => image::images(global),

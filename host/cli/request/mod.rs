@@ -4,6 +4,7 @@ mod aws;
 mod cache;
 mod commands;
 mod context;
+pub(crate) mod executor;
 mod output;
 
 pub(crate) use cache::place as cache_place;
@@ -174,7 +175,7 @@ pub(crate) fn uses_stdout(request: &BuildRequest) -> bool {
 }
 
 /// `NAME=VALUE`, or a name whose value the environment has.
-fn build_arg(text: &str) -> Option<(String, String)> {
+pub(crate) fn build_arg(text: &str) -> Option<(String, String)> {
     match text.split_once('=') {
         Some((name, value)) => Some((name.to_owned(), value.to_owned())),
         None => std::env::var(text).ok().map(|value| (text.to_owned(), value)),

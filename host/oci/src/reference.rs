@@ -36,6 +36,15 @@ impl Reference {
         &self.registry
     }
 
+    /// The same image in a mirror, `host[:port][/path]`.
+    ///
+    /// # Errors
+    /// When that is no place of images.
+    pub fn mirrored(&self, mirror: &str) -> Result<Self, ReferenceError> {
+        let place: Self = format!("{}/{}", mirror.trim_end_matches('/'), self.repository).parse()?;
+        Ok(Self { tag: self.tag.clone(), digest: self.digest, ..place })
+    }
+
     /// Path below the registry: `library/alpine`.
     #[must_use]
     pub fn repository(&self) -> &str {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use oci::Digest;
+use oci::{Digest, Reference};
 use tokio::sync::OnceCell;
 
 use crate::auth::{Credentials, Session};
@@ -13,10 +13,33 @@ use crate::transport::Endpoint;
 /// What the user may choose.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
-    /// Registries that may speak plain HTTP or show any certificate, as `host[:port]`.
+    /// Registries that may speak plain HTTP or show any certificate, as `host[:port]`; `*`: all.
     pub insecure: BTreeSet<String>,
     /// Files with roots beyond the machine's, PEM.
     pub extra_roots: Vec<PathBuf>,
+    /// Where images of a registry are looked for before it is asked itself, as `host[:port][/path]`, by registry.
+    pub mirrors: BTreeMap<String, Vec<String>>,
+    /// Whether a registry that has mirrors is never asked itself for what they do not give.
+    pub only_mirrors: bool,
+}
+
+/// Stands for every registry in [`Settings::insecure`].
+const ALL: &str = "*";
+
+impl Settings {
+    pub(crate) fn is_insecure(&self, registry: &str) -> bool {
+        self.insecure.contains(registry) || self.insecure.contains(ALL)
+    }
+
+    /// Where an image is looked for, in this order.
+    pub(crate) fn places(&self, reference: &Reference) -> Vec<Reference> {
+        let mirrors = self.mirrors.get(reference.registry()).map(Vec::as_slice).unwrap_or_default();
+        let mut places: Vec<Reference> = mirrors.iter().filter_map(|mirror| reference.mirrored(mirror).ok()).collect();
+        if places.is_empty() || !self.only_mirrors {
+            places.push(reference.clone());
+        }
+        places
+    }
 }
 
 /// A client of any number of registries; clones share what has been learnt.

@@ -50,6 +50,10 @@ impl Client {
     /// # Errors
     /// When it is not there, not allowed, or not what its digest says.
     pub async fn manifest(&self, reference: &Reference) -> Result<Resolved, Error> {
+        first(self.settings.places(reference), |place| async move { self.manifest_at(&place).await }).await
+    }
+
+    async fn manifest_at(&self, reference: &Reference) -> Result<Resolved, Error> {
         let (declared, bytes) = self.manifest_document(reference).await?;
         let digest = Digest::of(&bytes);
         if let Some(expected) = reference.digest()
@@ -102,6 +106,10 @@ impl Client {
     /// # Errors
     /// When it is not there or not allowed.
     pub async fn digest(&self, reference: &Reference) -> Result<Digest, Error> {
+        first(self.settings.places(reference), |place| async move { self.digest_at(&place).await }).await
+    }
+
+    async fn digest_at(&self, reference: &Reference) -> Result<Digest, Error> {
         let call = self.manifest_call(reference, Method::HEAD);
         let response = self.call(&call).await?;
         let told = response.headers().get("docker-content-digest").and_then(|value| value.to_str().ok()?.parse().ok());
@@ -131,6 +139,10 @@ impl Client {
     /// # Errors
     /// When it is not there or not allowed.
     pub async fn blob(&self, reference: &Reference, descriptor: &Descriptor) -> Result<BlobStream, Error> {
+        first(self.settings.places(reference), |place| async move { self.blob_at(&place, descriptor).await }).await
+    }
+
+    async fn blob_at(&self, reference: &Reference, descriptor: &Descriptor) -> Result<BlobStream, Error> {
         let digest = digest_of(descriptor).map_err(|e| Error::Malformed(reference.name(), e.to_string()))?;
         let mut stream = BlobStream {
             client: self.clone(),
@@ -178,6 +190,22 @@ impl Client {
             _ => Err(self.failure(&call, response, None).await),
         }
     }
+}
+
+/// What the first of several places gives; if none does, why the last does not.
+async fn first<T, F, A>(places: Vec<Reference>, ask: F) -> Result<T, Error>
+where
+    F: Fn(Reference) -> A,
+    A: Future<Output = Result<T, Error>>,
+{
+    let mut places = places.into_iter().peekable();
+    while let Some(place) = places.next() {
+        match ask(place).await {
+            Err(_) if places.peek().is_some() => {}
+            result => return result,
+        }
+    }
+    unreachable!("there is always a place")
 }
 
 impl BlobStream {

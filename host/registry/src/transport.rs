@@ -80,7 +80,7 @@ impl Client {
     async fn discover(&self, registry: &str) -> Result<Endpoint, Error> {
         // Docker Hub's API has a host of its own.
         let host = if registry == "docker.io" { "registry-1.docker.io" } else { registry };
-        let insecure = self.settings.insecure.contains(registry);
+        let insecure = self.settings.is_insecure(registry);
         let mut ways = vec![("https", !insecure)];
         if insecure || is_loopback(registry) {
             ways.push(("http", true));

@@ -114,7 +114,7 @@ impl Digests {
         for (path, read) in read? {
             let digest = match read {
                 Known::Before(digest) => digest,
-                Known::Now(read) if is_kept => known.stamps.add(path.clone(), read),
+                Known::Now(read) if is_kept => known.stamps.add(path.clone(), &read),
                 Known::Now(read) => read.digest,
             };
             known.files.insert(path, digest);

@@ -77,7 +77,7 @@ impl Stamps {
     }
 
     /// Notes what was read; gives its digest.
-    pub(super) fn add(&mut self, path: tree::Path, read: Read) -> Digest {
+    pub(super) fn add(&mut self, path: tree::Path, read: &Read) -> Digest {
         let before = match read.stamp {
             Some(stamp) => self.known.insert(path, (stamp, read.digest)),
             None => self.known.remove(&path),
@@ -119,9 +119,9 @@ mod tests {
         let later = SystemTime::now() + Duration::from_secs(10);
         let mut stamps = Stamps::default();
         // Whoever reads it at once cannot know whether it will be changed in the same moment.
-        stamps.add(b"file".to_vec(), Read::new(Digest::of(b"one"), &meta, SystemTime::now()));
+        stamps.add(b"file".to_vec(), &Read::new(Digest::of(b"one"), &meta, SystemTime::now()));
         assert_eq!(stamps.digest(b"file", &meta), None);
-        stamps.add(b"file".to_vec(), Read::new(Digest::of(b"one"), &meta, later));
+        stamps.add(b"file".to_vec(), &Read::new(Digest::of(b"one"), &meta, later));
         stamps.save(&store, folder.path(), &HashMap::from([(b"file".to_vec(), Digest::of(b"one"))]));
         let stamps = Stamps::load(&store, folder.path());
         assert_eq!(stamps.digest(b"file", &meta), Some(Digest::of(b"one")));

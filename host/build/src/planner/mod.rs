@@ -302,6 +302,27 @@ fn globals(file: &File, mut globals: Variables, given: &[(String, String)]) -> R
     Ok(globals)
 }
 
+/// The images that stages stand on, by their names as they are looked up; what only a platform decides is as on this machine.
+///
+/// # Errors
+/// When the file cannot be parsed or a name not be expanded.
+pub(crate) fn base_images(file: &File, given: &[(String, String)]) -> Result<Vec<String>, Error> {
+    let host = Platform::host();
+    let globals = globals(file, scope::automatic(&host, &host, "default", given), given)?;
+    let mut images = Vec::new();
+    for (at, stage) in file.stages.iter().enumerate() {
+        let expanded = globals.expand(&stage.base, file.directives.escape, Expansion::Word);
+        let message = |error: plan::op::ExpandError| format!("failed to process \"{}\": {}", stage.base, error.message);
+        let span = &stage.line.instruction.span;
+        let name = expanded.map_err(|error| Error::at("InvalidSubstitution", message(error), span))?.words.concat();
+        let is_stage = file.stages[..at].iter().any(|stage| stage.name.as_deref() == Some(&name.to_lowercase()));
+        if !is_stage && name != "scratch" && !name.is_empty() {
+            images.push(name);
+        }
+    }
+    Ok(images)
+}
+
 fn warn_of_unused_arguments(request: &BuildRequest, events: &Events) {
     // An argument may be declared anywhere, also by a trigger of a base image: only a text search is sure.
     let unused = request.build_args.iter().filter(|(name, _)| {
