@@ -163,7 +163,7 @@ pub fn base_images(
     instructions: &[plugin::Instructions],
 ) -> Result<Vec<String>, Error> {
     let keywords = planner::keywords(instructions);
-    planner::base_images(&dockerfile::parse(file_name, text, &keywords)?, build_args)
+    planner::from::base_images(&dockerfile::parse(file_name, text, &keywords)?, build_args)
 }
 
 /// Where an image is, opened for reading.

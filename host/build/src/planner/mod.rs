@@ -4,6 +4,7 @@
 //! must be looked up (images, contexts) is asked of a [`Resolver`]; nothing here touches network or disk.
 
 mod form;
+pub(crate) mod from;
 mod graph;
 mod lint;
 mod lower;
@@ -25,7 +26,7 @@ use oci::config::History;
 use oci::{ImageConfig, Platform};
 use plan::graph::{CopyStep, Graph, ImageSource, RunStep, VertexId};
 use plan::key::Provenance;
-use plan::op::{CopySource, Expansion, HistoryLine, Keyword, MkdirOp};
+use plan::op::{CopySource, HistoryLine, Keyword, MkdirOp};
 use plan::{Diagnostic, Span};
 use plugin::Instructions;
 use tokio::sync::OnceCell;
@@ -235,8 +236,8 @@ fn prepare(
     let target_platform = request.platforms.first().unwrap_or(&build_platform).clone();
     let target_name = stage_names[target].clone().unwrap_or_else(|| "default".into());
     let automatic = scope::automatic(&build_platform, &target_platform, &target_name, &request.build_args);
-    let globals = globals(&file, automatic.clone(), &request.build_args)?;
-    let defaults = self::globals(&file, automatic, &[]).ok();
+    let globals = from::globals(&file, automatic.clone(), &request.build_args)?;
+    let defaults = from::globals(&file, automatic, &[]).ok();
     let froms = FromScope { file: &file, globals: &globals, defaults }.read(&linter);
     let froms = froms.inspect_err(|_| {
         linter.take().into_iter().for_each(|finding| events(Event::Diagnostic(finding)));
@@ -275,52 +276,6 @@ fn target(file: &File, wanted: Option<&str>) -> Result<usize, Error> {
         let hint = near.map(|near| format!(" (did you mean {near}?)")).unwrap_or_default();
         Error::Request(format!("target stage \"{wanted}\" could not be found{hint}"))
     })
-}
-
-/// What FROM can use: arguments before the first of them, on top of what every file has.
-fn globals(file: &File, mut globals: Variables, given: &[(String, String)]) -> Result<Variables, Error> {
-    let escape = file.directives.escape;
-    for arg in &file.global_args {
-        let expand = |text: &str| {
-            let expanded = globals.expand(text, escape, Expansion::Word);
-            let message = |error: plan::op::ExpandError| format!("failed to process \"{text}\": {}", error.message);
-            expanded
-                .map(|expanded| expanded.words.concat())
-                .map_err(|error| Error::at("InvalidSubstitution", message(error), &arg.span))
-        };
-        let name = arg.name.clone();
-        let given = given.iter().rev().find(|(known, _)| *known == name).map(|(_, value)| value.clone());
-        // A default that the user overrides is nobody's business.
-        let value = match given {
-            Some(value) => Some(value),
-            None => arg.default.as_deref().map(expand).transpose()?,
-        };
-        if let Some(value) = value {
-            globals.set(&name, &value);
-        }
-    }
-    Ok(globals)
-}
-
-/// The images that stages stand on, by their names as they are looked up; what only a platform decides is as on this machine.
-///
-/// # Errors
-/// When the file cannot be parsed or a name not be expanded.
-pub(crate) fn base_images(file: &File, given: &[(String, String)]) -> Result<Vec<String>, Error> {
-    let host = Platform::host();
-    let globals = globals(file, scope::automatic(&host, &host, "default", given), given)?;
-    let mut images = Vec::new();
-    for (at, stage) in file.stages.iter().enumerate() {
-        let expanded = globals.expand(&stage.base, file.directives.escape, Expansion::Word);
-        let message = |error: plan::op::ExpandError| format!("failed to process \"{}\": {}", stage.base, error.message);
-        let span = &stage.line.instruction.span;
-        let name = expanded.map_err(|error| Error::at("InvalidSubstitution", message(error), span))?.words.concat();
-        let is_stage = file.stages[..at].iter().any(|stage| stage.name.as_deref() == Some(&name.to_lowercase()));
-        if !is_stage && name != "scratch" && !name.is_empty() {
-            images.push(name);
-        }
-    }
-    Ok(images)
 }
 
 fn warn_of_unused_arguments(request: &BuildRequest, events: &Events) {
