@@ -44,8 +44,9 @@ fn main() -> ExitCode {
             signal = interrupted() => report::interrupted(signal),
         }
     });
-    // Nothing waits for what is still under way: it was told to stop when its future was dropped.
-    runtime.shutdown_background();
+    // Nothing waits for what is still under way: it was told to stop when its future was dropped. Its threads end with the
+    // process; to let go of them one by one is not safe where they end in that moment (glibc bug 19951).
+    std::mem::forget(runtime);
     code
 }
 

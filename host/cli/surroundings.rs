@@ -54,6 +54,11 @@ pub(crate) fn xdg(variable: &str, fallback: &str) -> Option<PathBuf> {
     set.or_else(|| home().map(|home| home.join(fallback)))
 }
 
+/// A variable that holds something.
+pub(crate) fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
 /// The user's home folder.
 pub(crate) fn home() -> Option<PathBuf> {
     std::env::var_os("HOME").map(PathBuf::from).filter(|path| path.is_absolute())

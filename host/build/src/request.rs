@@ -64,6 +64,8 @@ pub struct BuildRequest {
     pub tags: Vec<Reference>,
     /// Where the image goes; none: it stays in the store.
     pub outputs: Vec<Output>,
+    /// How commands are isolated; none: in the first way that works.
+    pub isolation: crate::worker::Wish,
     /// Steps at the same time.
     pub jobs: usize,
     /// Certificates that commands shall trust.

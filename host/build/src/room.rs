@@ -3,7 +3,7 @@
 use store::{Collected, Limits, Lock, Store};
 
 use crate::error::Error;
-use crate::worker::{self, Worker};
+use crate::worker;
 
 /// Takes from the store what `limits` does not keep, or says what would go. `alone` is the lock of whoever has the store for
 /// itself.
@@ -17,8 +17,7 @@ pub async fn collect(store: &Store, limits: Limits, dry_run: bool, alone: &Lock)
     // Files of a user namespace are others' outside of it.
     if path.exists() {
         let failed = |reason: String| Error::Request(format!("{}: {reason}", path.display()));
-        let isolation = worker::probe().map_err(|refused| failed(refused.to_string()))?;
-        let worker = Worker::start(store.root(), &isolation).map_err(failed)?;
+        let (worker, _) = worker::start(store.root(), None).await.map_err(|refused| failed(refused.to_string()))?;
         worker.sweep(store).await.map_err(failed)?;
     }
     Ok(collected)

@@ -74,8 +74,9 @@ pub(crate) struct Solver {
     ca_bundle: Option<Vec<u8>>,
     commands: Commands,
     epoch: Option<u64>,
-    isolation: OnceCell<Isolation>,
-    worker: OnceCell<Worker>,
+    /// As the user wants it; none: the first way that works.
+    isolation: crate::worker::Wish,
+    worker: OnceCell<(Worker, Isolation)>,
     trees: Mutex<BTreeMap<Vec<DiffId>, Arc<OnceCell<Arc<Tree>>>>>,
     layers: Mutex<BTreeMap<DiffId, Arc<BaseLayer>>>,
     /// Layers that are fetched, looked at or unpacked at the same time.
@@ -120,7 +121,7 @@ impl Solver {
             ca_bundle: request.ca_bundle.clone(),
             commands: request.commands.clone(),
             epoch,
-            isolation: OnceCell::new(),
+            isolation: request.isolation,
             worker: OnceCell::new(),
             trees: Mutex::default(),
             layers: Mutex::default(),
@@ -245,23 +246,23 @@ impl Solver {
     }
 
     async fn isolation(&self, vertex: &Vertex) -> Result<&Isolation, Error> {
-        let probe = || async {
-            let probed = tokio::task::spawn_blocking(crate::worker::probe).await;
-            let probed = probed.map_err(|error| Error::Request(error.to_string()))?;
-            probed.map_err(|refused| Error::Isolation { refused, span: vertex.span().cloned() })
-        };
-        self.isolation.get_or_try_init(probe).await
+        Ok(&self.started(vertex).await?.1)
     }
 
     async fn worker(&self, vertex: &Vertex) -> Result<&Worker, Error> {
-        let isolation = self.isolation(vertex).await?;
+        Ok(&self.started(vertex).await?.0)
+    }
+
+    /// The worker, and how its steps are isolated.
+    async fn started(&self, vertex: &Vertex) -> Result<&(Worker, Isolation), Error> {
         let start = || async {
-            let (root, isolation) = (self.tools.store.root().to_owned(), isolation.clone());
-            let started = tokio::task::spawn_blocking(move || Worker::start(&root, &isolation)).await;
-            let started = started.map_err(|error| Error::Request(error.to_string()))?;
-            let worker = started.map_err(|reason| Self::failed(vertex, reason))?;
+            let started = crate::worker::start(self.tools.store.root(), self.isolation).await;
+            let refused = |refused| Error::Isolation { refused, span: vertex.span().cloned() };
+            let (worker, isolation) = started.map_err(refused)?;
             worker.sweep(&self.tools.store).await.map_err(|reason| Self::failed(vertex, reason))?;
-            Ok::<_, Error>(worker)
+            let mode = isolation.mode();
+            (self.tools.events)(Event::Note(format!("commands run in {mode}: {}", mode.guarantee())));
+            Ok::<_, Error>((worker, isolation))
         };
         self.worker.get_or_try_init(start).await
     }

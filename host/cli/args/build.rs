@@ -73,6 +73,10 @@ pub(crate) struct BuildArgs {
     pub(crate) secret: Vec<String>,
     #[command(flatten)]
     pub(crate) commands: CommandArgs,
+    /// How commands are isolated: ns-root, ns-user or ns-user-bindproc; `plywood doctor` says which of them work here
+    /// [default: the first that does]
+    #[arg(long, value_name = "MODE")]
+    pub(crate) isolation: Option<String>,
     /// Let commands trust this machine's certificates; the image does not get them
     #[arg(long)]
     pub(crate) ca_inject: bool,

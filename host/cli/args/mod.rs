@@ -3,6 +3,7 @@
 pub(crate) mod build;
 pub(crate) mod cache;
 pub(crate) mod commands;
+pub(crate) mod doctor;
 pub(crate) mod executor;
 pub(crate) mod image;
 pub(crate) mod plugin;
@@ -86,6 +87,8 @@ pub(crate) enum Command {
     Warmer(executor::WarmerArgs),
     /// Print what another builder's command line is here
     Migrate(executor::MigrateArgs),
+    /// Say what this place allows, and what would be needed for the rest
+    Doctor(doctor::DoctorArgs),
     /// What the plugins are and may do
     Plugin(plugin::PluginArgs),
     /// Help on a command, or on the language: `plywood help dockerfile`

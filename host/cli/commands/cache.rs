@@ -46,7 +46,7 @@ fn limits(args: &GcArgs) -> Result<Limits> {
 }
 
 /// Bytes for people: `1.5 GiB`.
-fn human(bytes: u64) -> String {
+pub(crate) fn human(bytes: u64) -> String {
     let units = ["bytes", "KiB", "MiB", "GiB", "TiB"];
     let power = (0..units.len() - 1).take_while(|power| bytes >> (10 * (power + 1)) > 0).count();
     match power {

@@ -3,6 +3,7 @@
 mod build;
 mod cache;
 mod call;
+mod doctor;
 mod executor;
 mod explain;
 mod help;
@@ -38,6 +39,7 @@ pub(crate) async fn run(args: Args) -> ExitCode {
         Command::Pull(args) => image::pull(global, args).await,
         Command::Push(args) => image::push(global, args).await,
         Command::Inspect(args) => image::inspect(global, args).await,
+        Command::Doctor(args) => doctor::run(global, args).await,
         Command::Plugin(args) => plugin::run(global, args).await,
         Command::Help(args) => help::run(global, args).await,
     };

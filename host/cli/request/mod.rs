@@ -93,6 +93,7 @@ async fn request(
         pull: input.pull,
         tags: Vec::new(),
         outputs: Vec::new(),
+        isolation: None,
         jobs: std::thread::available_parallelism().map_or(2, usize::from),
         ca_bundle: None,
         format: Format::Oci,
@@ -156,6 +157,12 @@ pub(crate) async fn build(args: &BuildArgs, roots: &[PathBuf]) -> Result<BuildRe
         }
         request.jobs = jobs;
     }
+    request.isolation = args
+        .isolation
+        .as_deref()
+        .map(str::parse)
+        .transpose()
+        .map_err(|error: String| anyhow::anyhow!("--isolation: {error}"))?;
     if args.ca_inject {
         request.ca_bundle = Some(ca_bundle()?);
     }
@@ -254,8 +261,14 @@ const BUNDLES: [&str; 5] = [
     "/etc/ssl/cert.pem",
 ];
 
-fn ca_bundle() -> Result<Vec<u8>> {
+/// The file with this machine's certificates.
+pub(crate) fn bundle() -> Option<String> {
     let named = std::env::var("SSL_CERT_FILE").ok();
-    let found = named.as_deref().into_iter().chain(BUNDLES).find_map(|path| std::fs::read(path).ok());
+    let mut places = named.into_iter().chain(BUNDLES.map(str::to_owned));
+    places.find(|path| std::fs::File::open(path).is_ok())
+}
+
+fn ca_bundle() -> Result<Vec<u8>> {
+    let found = bundle().and_then(|path| std::fs::read(path).ok());
     found.context("--ca-inject: this machine has no bundle of certificates in any of the usual places")
 }

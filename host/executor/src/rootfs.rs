@@ -111,11 +111,21 @@ fn pivot(root: &Path) -> Result<(), String> {
     chdir("/").during("entering the new root")
 }
 
+/// A folder of this place with what is mounted below it: a user namespace cannot have parts of what it was given.
+fn outer(path: &str) -> Result<OwnedFd, String> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let folder = sys::rustix::fs::open(path, flags, Mode::empty()).during(path)?;
+    mount::clone_tree(folder.as_fd(), true).during(format!("mounting {path}"))
+}
+
 impl Rootfs {
     fn fill(&mut self, spec: &Spec) -> Result<(), String> {
         let safe =
             MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-        let proc = mount::fresh("proc", &[], safe).during("mounting /proc")?;
+        let proc = match spec.binds_proc {
+            false => mount::fresh("proc", &[], safe).during("mounting /proc")?,
+            true => outer("/proc")?,
+        };
         self.attach(&proc, "/proc", true)?;
         self.devices(spec)?;
         self.sysfs(spec)?;
@@ -228,9 +238,7 @@ impl Rootfs {
         let sysfs = match fresh {
             Some(fresh) => fresh,
             None => {
-                let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-                let outer = sys::rustix::fs::open("/sys", flags, Mode::empty()).during("/sys")?;
-                let copy = mount::clone_tree(outer.as_fd(), true).during("mounting /sys")?;
+                let copy = outer("/sys")?;
                 mount::set_read_only(copy.as_fd(), true).during("mounting /sys")?;
                 copy
             }

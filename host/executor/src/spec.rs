@@ -19,7 +19,7 @@ pub struct Spec {
     pub outcome: PathBuf,
     /// The worker's process, with which the step dies.
     pub worker: u32,
-    /// Program and arguments.
+    /// Program and arguments; none: it is only tried whether everything can be made for them.
     pub argv: Vec<String>,
     /// The whole environment.
     pub env: Vec<(String, String)>,
@@ -35,6 +35,8 @@ pub struct Spec {
     pub privileged: bool,
     /// Whether this is a user namespace: devices and /sys are the outer ones, overlay attributes `user.`.
     pub user_namespace: bool,
+    /// Whether /proc is this place's, with its processes, which lets nobody mount another.
+    pub binds_proc: bool,
     /// For /etc/resolv.conf.
     pub resolv_conf: Vec<u8>,
     /// What the user has asked for, for every command of the build.

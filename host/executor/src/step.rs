@@ -69,7 +69,15 @@ fn read_spec() -> Result<Spec, String> {
 
 fn run(spec: &Spec) -> Outcome {
     let failed = |reason: String| Outcome { result: Err(reason), stubs: Vec::new() };
-    let mut flags = UnshareFlags::NEWNS | UnshareFlags::NEWPID | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS;
+    let mut flags = UnshareFlags::NEWNS | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS;
+    if spec.binds_proc {
+        // What the command leaves behind is to be found; no namespace ends with it.
+        if let Err(error) = process::adopt_orphans() {
+            return failed(format!("taking in orphans: {error}"));
+        }
+    } else {
+        flags |= UnshareFlags::NEWPID;
+    }
     if spec.network == Network::None {
         flags |= UnshareFlags::NEWNET;
     }
@@ -93,6 +101,11 @@ fn run(spec: &Spec) -> Outcome {
             // Ends when the command is executed, or the child has failed before.
             let _ = fs::File::from(reader).read_to_string(&mut told);
             let exit = process::wait(pid);
+            if spec.binds_proc
+                && let Err(error) = process::kill_children(&[])
+            {
+                return failed(format!("ending what the command has left: {error}"));
+            }
             let mut stubs = Vec::new();
             let mut reason = None;
             for line in told.lines() {
@@ -125,6 +138,7 @@ fn child(spec: &Spec, parent: sys::rustix::process::Pid, writer: std::os::fd::Ow
         let _ = writeln!(told, "stub {stub}");
     }
     let (code, reason) = match prepared {
+        Ok(_) if spec.argv.is_empty() => process::exit_now(0),
         Ok((_root, user, filter)) => init::become_command(spec, &user, &filter),
         Err(reason) => (125, reason),
     };

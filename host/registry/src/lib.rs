@@ -17,4 +17,5 @@ pub use client::{Client, Settings};
 pub use error::Error;
 pub use pull::{BlobStream, Resolved};
 pub use push::{BlobSource, Bytes, Pushed};
+pub use transport::Reached;
 pub use web::{Answer, Web, WebError};

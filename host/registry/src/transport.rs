@@ -19,6 +19,15 @@ pub(crate) struct Endpoint {
     challenge: Option<(Challenge, String)>,
 }
 
+/// How a registry answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reached {
+    /// Over https.
+    pub is_encrypted: bool,
+    /// It wants to know who comes.
+    pub wants_credentials: bool,
+}
+
 /// A request to a repository, by its path below `/v2/`.
 pub(crate) struct Call<'c> {
     pub(crate) registry: &'c str,
@@ -74,6 +83,15 @@ impl Client {
     pub(crate) async fn endpoint_of(&self, registry: &str) -> Result<Endpoint, Error> {
         let cell = self.endpoint_cell(registry);
         cell.get_or_try_init(|| self.discover(registry)).await.cloned()
+    }
+
+    /// Whether a registry answers, and how.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub async fn reach(&self, registry: &str) -> Result<Reached, Error> {
+        let endpoint = self.endpoint_of(registry).await?;
+        Ok(Reached { is_encrypted: endpoint.base.scheme() == "https", wants_credentials: endpoint.challenge.is_some() })
     }
 
     /// `GET /v2/`: over https, and where the user or the host allows it, over http.

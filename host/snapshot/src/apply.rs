@@ -67,11 +67,11 @@ struct Unpacker {
     buffer: Vec<u8>,
 }
 
-fn os(path: &[u8]) -> &Path {
+pub(crate) fn os(path: &[u8]) -> &Path {
     Path::new(std::ffi::OsStr::from_bytes(path))
 }
 
-fn timestamps(time: Time) -> Timestamps {
+pub(crate) fn timestamps(time: Time) -> Timestamps {
     let time = Timespec { tv_sec: time.seconds, tv_nsec: time.nanoseconds.into() };
     Timestamps { last_access: time, last_modification: time }
 }
@@ -264,14 +264,14 @@ fn is_directory(parent: &OwnedFd, name: &Path) -> bool {
 }
 
 /// Owner before mode, since a change of owner takes set-user-ID away; time last.
-fn attributes(file: &impl AsFd, at: &Path, entry: &Entry) -> Result<(), Error> {
+pub(crate) fn attributes(file: &impl AsFd, at: &Path, entry: &Entry) -> Result<(), Error> {
     fs::fchown(file, Some(Uid::from_raw(entry.uid)), Some(Gid::from_raw(entry.gid))).at(at)?;
     fs::fchmod(file, Mode::from_raw_mode(entry.mode)).at(at)?;
     xattrs(at, entry)?;
     futimens(file, &timestamps(entry.mtime)).at(at)
 }
 
-fn xattrs(at: &Path, entry: &Entry) -> Result<(), Error> {
+pub(crate) fn xattrs(at: &Path, entry: &Entry) -> Result<(), Error> {
     for (name, value) in &entry.xattrs {
         match sys::xattr::set(at, name, value) {
             Ok(()) => {}

@@ -259,7 +259,7 @@ fn level(root: &Root, lower: &Path, folder: &[u8]) -> Result<Level, Error> {
 
 /// The attribute that a layer keeps. Others are the machine's (labels, overlayfs's notes) or lost by every other builder
 /// and most registries' tools; BuildKit keeps this one alone.
-fn is_content(name: &str) -> bool {
+pub(crate) fn is_content(name: &str) -> bool {
     name == "security.capability"
 }
 

@@ -9,9 +9,11 @@ pub mod compress;
 pub mod diff;
 mod error;
 pub mod index;
+pub mod merged;
 pub mod pieces;
 pub mod read;
 pub mod rewrite;
+pub mod walk;
 mod write;
 
 pub use error::Error;

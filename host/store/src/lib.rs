@@ -41,4 +41,4 @@ pub use layout::{Flavour, Store};
 pub use lock::Lock;
 pub use record::Record;
 pub use scratch::Scratch;
-pub use usage::{Item, Kind, Usage};
+pub use usage::{Disk, Item, Kind, Usage};

@@ -86,7 +86,35 @@ pub(crate) fn entries(folder: &Path) -> Vec<PathBuf> {
     fs::read_dir(folder).map(|entries| entries.flatten().map(|entry| entry.path()).collect()).unwrap_or_default()
 }
 
+/// The disk that a store is on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Disk {
+    /// Its file system: `ext4`.
+    pub kind: String,
+    /// What this process may still use, in bytes.
+    pub free: u64,
+}
+
 impl Store {
+    /// The disk that this store is on.
+    ///
+    /// # Errors
+    /// When it cannot be asked.
+    pub fn disk(&self) -> Result<Disk, Error> {
+        let stat = sys::rustix::fs::statvfs(self.root()).map_err(std::io::Error::from).at(self.root())?;
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        // proc_pid_mountinfo(5): the fifth field is where, the first behind the dash what. The last of the longest counts.
+        let mount = |line: &str| {
+            let (place, what) = line.split_once(" - ")?;
+            let place = place.split(' ').nth(4)?.to_owned();
+            self.root()
+                .starts_with(&place)
+                .then(|| (place.len(), what.split(' ').next().unwrap_or_default().to_owned()))
+        };
+        let kind = mounts.lines().filter_map(mount).max_by_key(|(length, _)| *length).map(|(_, kind)| kind);
+        Ok(Disk { kind: kind.unwrap_or_else(|| "an unknown file system".into()), free: stat.f_bavail * stat.f_frsize })
+    }
+
     /// Notes that something is used now. A store that cannot be written is not collected either.
     pub fn touch(&self, path: &Path) {
         let now = || Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };

@@ -96,6 +96,13 @@ pub fn no_new_privileges() -> io::Result<()> {
     Ok(set_no_new_privs(true)?)
 }
 
+/// Whether this process may give the users and groups of its namespace to another (user_namespaces(7)).
+#[must_use]
+pub fn may_map() -> bool {
+    let needed = CapabilitySet::SETUID | CapabilitySet::SETGID | CapabilitySet::SETFCAP;
+    rustix::thread::capabilities(None).is_ok_and(|sets| sets.effective.contains(needed))
+}
+
 /// Whether this process has the capability to mount and to make namespaces.
 #[must_use]
 pub fn is_admin() -> bool {

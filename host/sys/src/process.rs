@@ -57,6 +57,53 @@ pub fn die_with_parent(parent: Pid) -> io::Result<()> {
     }
 }
 
+/// Makes processes below this one that lose their parent this one's children (prctl(2), PR_SET_CHILD_SUBREAPER).
+///
+/// # Errors
+/// As prctl(2).
+pub fn adopt_orphans() -> io::Result<()> {
+    Ok(rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?)
+}
+
+/// Kills every child but those that are `spared`, and the orphans that this makes, until there are none.
+///
+/// # Errors
+/// When /proc cannot be read or a process not be killed.
+pub fn kill_children(spared: &[Pid]) -> io::Result<()> {
+    let own = rustix::process::getpid();
+    loop {
+        let mut left = false;
+        for entry in std::fs::read_dir("/proc")?.flatten() {
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw)
+            else {
+                continue;
+            };
+            if spared.contains(&pid) || parent_of(&entry.path()) != Some(own.as_raw_nonzero().get()) {
+                continue;
+            }
+            left = true;
+            match rustix::process::kill_process(pid, Signal::KILL) {
+                Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+                Err(error) => return Err(error.into()),
+            }
+            // Somebody else may have waited for it.
+            match waitpid(Some(pid), WaitOptions::empty()) {
+                Ok(_) | Err(rustix::io::Errno::CHILD | rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        if !left {
+            return Ok(());
+        }
+    }
+}
+
+/// The parent of a process, by its folder in /proc (proc_pid_stat(5): behind the name, which may hold anything).
+fn parent_of(process: &std::path::Path) -> Option<i32> {
+    let stat = std::fs::read_to_string(process.join("stat")).ok()?;
+    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+}
+
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {

@@ -181,7 +181,7 @@ pub(super) async fn parts(
 ) -> Result<(Vec<Part>, bool), Error> {
     let store = &solver.tools.store;
     // Trees that are there are read; other layers' files are taken out of their blobs, each blob read once.
-    let isolation = solver.isolation.get();
+    let isolation = solver.worker.get().map(|(_, isolation)| isolation);
     let flavour = isolation.map(Isolation::flavour);
     let mut wanted: BTreeMap<DiffId, BTreeSet<tree::Path>> = BTreeMap::new();
     let mut in_trees = false;
@@ -191,7 +191,7 @@ pub(super) async fn parts(
             continue;
         };
         if flavour.as_ref().is_some_and(|flavour| store.tree(flavour, layer).is_some()) {
-            in_trees |= isolation.is_some_and(|isolation| *isolation != Isolation::Root);
+            in_trees |= isolation.is_some_and(Isolation::is_user_namespace);
         } else {
             wanted.entry(layer).or_default().insert(path);
         }

@@ -192,7 +192,7 @@ impl Solver {
 
     async fn save_mount(&self, path: &Path, used: &Used) -> Result<Option<String>, String> {
         let Some((backend, store)) = &self.mounts.store else { return Ok(None) };
-        let (Some(worker), Some(names)) = (self.worker.get(), self.mount_names().await) else { return Ok(None) };
+        let (Some((worker, _)), Some(names)) = (self.worker.get(), self.mount_names().await) else { return Ok(None) };
         let text = |error: cache::BackendError| error.to_string();
         let before = cache::latest_mount(&**backend, names, &used.key).await.map_err(text)?;
         let known = before.as_ref().map(|saved| {

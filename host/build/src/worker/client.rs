@@ -75,7 +75,7 @@ impl Worker {
         // The worker dies when the *thread* that started it ends, so that is one that waits for it.
         let (started, child) = std::sync::mpsc::channel();
         let (ending, ended) = std::sync::mpsc::channel();
-        std::thread::spawn(move || {
+        let waiting = std::thread::spawn(move || {
             let spawned = command.spawn();
             drop(command);
             match spawned {
@@ -89,16 +89,20 @@ impl Worker {
                 }
             }
         });
+        // It ends with the worker or with this process; letting go of a thread that ends in that moment is not safe (glibc
+        // bug 19951).
+        std::mem::forget(waiting);
         let pid = child.recv().map_err(|_| "starting the worker".to_owned())?.map_err(failed)?;
         let mut socket = own.try_clone().map_err(failed)?;
         let start = Start {
             store: store.to_owned(),
             flavour: isolation.flavour(),
-            make_user_namespace: matches!(isolation, Isolation::User(_)),
+            make_user_namespace: isolation.mapping().is_some(),
             in_user_namespace: isolation.is_user_namespace(),
+            binds_proc: isolation.binds_proc,
         };
         protocol::write(&mut socket, &start).map_err(failed)?;
-        if let Isolation::User(mapping) = isolation {
+        if let Some(mapping) = isolation.mapping() {
             match protocol::read(&mut socket).map_err(failed)? {
                 Some(Reply::WantsMapping) => setup::map(pid, mapping)?,
                 Some(Reply::Ready(Err(reason))) => return Err(reason),
@@ -113,9 +117,9 @@ impl Worker {
         let waiters: Waiters = Arc::new(Mutex::new(Some(BTreeMap::new())));
         let (requests, queue) = mpsc::unbounded_channel::<Vec<u8>>();
         let mut sending = own.try_clone().map_err(failed)?;
-        std::thread::spawn(move || send(&mut sending, queue));
+        std::mem::forget(std::thread::spawn(move || send(&mut sending, queue)));
         let receiving = waiters.clone();
-        std::thread::spawn(move || receive(&mut socket, &receiving));
+        std::mem::forget(std::thread::spawn(move || receive(&mut socket, &receiving)));
         let process = Arc::new(Process { socket: own, ended: Mutex::new(ended) });
         Ok(Self { requests, waiters, next: Arc::default(), _process: process })
     }
@@ -135,6 +139,14 @@ impl Worker {
         let result = answer.await;
         guard.armed = false;
         result.map_err(|_| gone())?
+    }
+
+    /// Makes the calls that isolate a step, and runs nothing.
+    ///
+    /// # Errors
+    /// With the first that fails.
+    pub async fn probe(&self) -> Result<(), String> {
+        self.ask(Task::Probe, None).await.map(|_| ())
     }
 
     /// Unpacks a layer's blob to its tree.

@@ -13,7 +13,76 @@ pub use executor::STEP;
 pub use executor::step::main as step;
 pub use protocol::{Exit, RunRequest, Seed};
 pub use server::main;
-pub use setup::{Isolation, Refused, probe};
+pub use setup::{Isolation, Mode, Refused};
+
+use std::path::Path;
+
+/// What a worker is started for: how its steps are isolated, where that is for the user to say.
+pub type Wish = Option<Mode>;
+
+/// What came of trying one way to isolate steps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tried {
+    /// The way.
+    pub mode: Mode,
+    /// Why it cannot be gone; none: it can.
+    pub refused: Option<Refused>,
+}
+
+/// Tries every way to isolate steps, by the calls that a step makes.
+pub async fn survey(store: &Path) -> Vec<Tried> {
+    let mut tried = Vec::new();
+    start_each(store, None, &mut tried, false).await;
+    tried
+}
+
+/// Starts a worker whose steps are isolated in the first way that works here.
+///
+/// # Errors
+/// With what is missing, and what to do about it.
+pub async fn start(store: &Path, wish: Wish) -> Result<(Worker, Isolation), Refused> {
+    let mut tried = Vec::new();
+    match start_each(store, wish, &mut tried, true).await {
+        Some(started) => Ok(started),
+        None => Err(setup::refusal(wish, &tried)),
+    }
+}
+
+async fn start_each(store: &Path, wish: Wish, tried: &mut Vec<Tried>, first: bool) -> Option<(Worker, Isolation)> {
+    let (candidates, refused) = setup::candidates();
+    tried.extend(refused.into_iter().map(|(mode, refused)| Tried { mode, refused: Some(refused) }));
+    let mut started = None;
+    for isolation in candidates {
+        let mode = isolation.mode();
+        let is_known = tried.iter().any(|tried| tried.mode == mode && tried.refused.is_none());
+        if wish.is_some_and(|wish| wish != mode) || is_known {
+            continue;
+        }
+        match start_one(store, &isolation).await {
+            Ok(worker) => {
+                tried.retain(|tried| tried.mode != mode);
+                tried.push(Tried { mode, refused: None });
+                started = started.or(Some((worker, isolation)));
+                if first {
+                    break;
+                }
+            }
+            Err(missing) => {
+                let help = setup::advice(&missing);
+                tried.push(Tried { mode, refused: Some(Refused { missing, help }) });
+            }
+        }
+    }
+    started
+}
+
+async fn start_one(store: &Path, isolation: &Isolation) -> Result<Worker, String> {
+    let (store, isolation) = (store.to_owned(), isolation.clone());
+    let started = tokio::task::spawn_blocking(move || Worker::start(&store, &isolation)).await;
+    let worker = started.map_err(|error| error.to_string())??;
+    worker.probe().await?;
+    Ok(worker)
+}
 
 /// The name under which this program is a worker.
 pub const WORKER: &str = "plywood-worker";

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use executor::{Mount, Network, Surroundings};
 use oci::media_type::Compression;
@@ -26,6 +26,8 @@ pub(super) struct Request {
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Task {
+    /// Make the calls that isolate a step, and run nothing.
+    Probe,
     /// Unpack a layer's blob to its tree.
     Unpack { layer: DiffId, blob: PathBuf },
     /// Run a command and make a layer of what it changed.
@@ -65,7 +67,7 @@ pub struct RunRequest {
     pub scratch: PathBuf,
     /// Trees of the root, topmost first.
     pub lowers: Vec<PathBuf>,
-    /// Program and arguments.
+    /// Program and arguments; none: the step goes as far as to where they would be executed.
     pub argv: Vec<String>,
     /// The command's input.
     pub stdin: Option<Vec<u8>>,
@@ -89,6 +91,28 @@ pub struct RunRequest {
     pub compression: Compression,
     /// Whether the layer stays on this machine.
     pub fast: bool,
+}
+
+impl RunRequest {
+    /// A step without a command, in `scratch`.
+    pub(super) fn probe(scratch: &Path) -> Self {
+        Self {
+            scratch: scratch.to_owned(),
+            lowers: Vec::new(),
+            argv: Vec::new(),
+            stdin: None,
+            env: Vec::new(),
+            user: String::new(),
+            working_dir: "/".into(),
+            mounts: Vec::new(),
+            network: Network::Host,
+            privileged: false,
+            resolv_conf: Vec::new(),
+            surroundings: Surroundings::default(),
+            compression: Compression::None,
+            fast: true,
+        }
+    }
 }
 
 /// What the worker says.
@@ -122,6 +146,8 @@ pub(super) struct Start {
     pub(super) make_user_namespace: bool,
     /// Be careful about devices and overlay attributes.
     pub(super) in_user_namespace: bool,
+    /// Give steps this place's /proc.
+    pub(super) binds_proc: bool,
 }
 
 /// An encoded frame.

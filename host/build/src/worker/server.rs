@@ -54,11 +54,16 @@ fn serve(mut socket: UnixStream) -> io::Result<()> {
     let server = Arc::new(Server {
         store,
         flavour: start.flavour,
+        binds_proc: start.binds_proc,
         abilities: Abilities { devices: !start.in_user_namespace, user_xattrs: start.in_user_namespace },
         replies: Mutex::new(socket.try_clone()?),
         steps: Mutex::default(),
     });
+    // Waited for rather than let go of, which is not safe for a thread that ends in that moment (glibc bug 19951).
+    let mut threads: Vec<std::thread::JoinHandle<()>> = Vec::new();
     while let Some(Request { id, task }) = protocol::read(&mut socket)? {
+        let ended = threads.extract_if(.., |thread| thread.is_finished());
+        ended.for_each(|thread| drop(thread.join()));
         if let Task::Cancel(id) = task {
             server.cancel(id);
             continue;
@@ -66,12 +71,15 @@ fn serve(mut socket: UnixStream) -> io::Result<()> {
         let server = server.clone();
         // A step is started by this thread and dies with it, so it lives as long as the step. Trees are walked folder by
         // folder, and a path has up to two thousand.
-        std::thread::Builder::new().stack_size(16 << 20).spawn(move || {
+        threads.push(std::thread::Builder::new().stack_size(16 << 20).spawn(move || {
             let result = server.perform(id, task);
             server.reply(&Reply::Done { id, result });
-        })?;
+        })?);
     }
     // The build has ended: whatever still runs ends with this process.
+    if server.binds_proc {
+        sys::process::kill_children(&[])?;
+    }
     Ok(())
 }
 
@@ -89,6 +97,13 @@ fn set_up(socket: &mut UnixStream, start: &Start) -> Result<(), String> {
     sys::process::unshare(UnshareFlags::NEWNS).map_err(during("making a mount namespace"))?;
     sys::mount::make_private().map_err(during("making mounts private"))?;
     sys::rustix::process::umask(sys::rustix::fs::Mode::from_raw_mode(0o022));
+    if start.binds_proc {
+        sys::process::adopt_orphans().map_err(during("taking in orphans"))?;
+        // No namespace ends with this process: it must live to end what steps have left, when the socket tells that the
+        // build has ended.
+        sys::rustix::process::set_parent_process_death_signal(None)
+            .map_err(|error| format!("the parent's death: {error}"))?;
+    }
     Ok(())
 }
 
@@ -96,6 +111,7 @@ struct Server {
     store: Store,
     flavour: Flavour,
     abilities: Abilities,
+    binds_proc: bool,
     replies: Mutex<UnixStream>,
     /// Steps that run, by the task's number.
     steps: Mutex<BTreeMap<u64, Option<Pid>>>,
@@ -119,6 +135,7 @@ impl Server {
     fn perform(&self, id: u64, task: Task) -> Result<Answer, String> {
         let text = |error: snapshot::Error| error.to_string();
         match task {
+            Task::Probe => self.probe(id).map(|()| Answer::Nothing),
             Task::Unpack { layer, blob } => self.unpack(layer, &blob).map(|()| Answer::Nothing),
             Task::Run(request) => {
                 let result = self.run(id, &request);
@@ -172,6 +189,18 @@ impl Server {
         Ok(())
     }
 
+    /// Goes all the way to where a step's command would be executed.
+    fn probe(&self, id: u64) -> Result<(), String> {
+        let scratch = self.store.scratch_folder().map_err(|error| error.to_string())?;
+        let request = RunRequest::probe(scratch.path());
+        let made = self.run(id, &request);
+        let _ = remove(&request.scratch);
+        match made? {
+            Answer::Failed(exit) => Err(format!("a step's process ended with {exit:?}")),
+            _ => Ok(()),
+        }
+    }
+
     fn run(&self, id: u64, request: &RunRequest) -> Result<Answer, String> {
         let at = |error: io::Error| format!("{}: {error}", request.scratch.display());
         let tree = request.scratch.join("tree");
@@ -205,6 +234,7 @@ impl Server {
             mounts: request.mounts.clone(),
             network: request.network,
             user_namespace: self.abilities.user_xattrs,
+            binds_proc: self.binds_proc,
             privileged: request.privileged,
             resolv_conf: request.resolv_conf.clone(),
             surroundings: request.surroundings.clone(),
@@ -218,6 +248,9 @@ impl Server {
         match outcome.result? {
             Exit::Code(0) => {}
             exit => return Ok(Answer::Failed(exit)),
+        }
+        if request.argv.is_empty() {
+            return Ok(Answer::Nothing);
         }
         remove_stubs(&upper, &outcome.stubs);
         let level = level(request.compression, request.fast);
@@ -234,19 +267,21 @@ impl Server {
         let mut command = Command::new("/proc/self/exe");
         command.arg0(executor::STEP).env_clear().current_dir("/");
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn()?;
+        let mut child = {
+            // Whoever looks for processes that nobody waits for must know this one.
+            let mut steps = self.steps.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut child = command.spawn()?;
+            let pid = Pid::from_raw(i32::try_from(child.id()).unwrap_or(0));
+            if steps.insert(id, pid).is_some_and(|cancelled| cancelled.is_none()) {
+                child.kill()?;
+            }
+            child
+        };
         // It waits for its specification, so nothing of the command runs outside.
         if let Some(Err(reason)) = group.map(|group| group.enter(child.id())) {
             child.kill()?;
             child.wait()?;
             return Err(io::Error::other(reason));
-        }
-        {
-            let mut steps = self.steps.lock().unwrap_or_else(PoisonError::into_inner);
-            let pid = Pid::from_raw(i32::try_from(child.id()).unwrap_or(0));
-            if steps.insert(id, pid).is_some_and(|cancelled| cancelled.is_none()) {
-                child.kill()?;
-            }
         }
         let frame = protocol::encode(spec)?;
         let stdin = child.stdin.take();
@@ -267,7 +302,13 @@ impl Server {
         });
         child.wait()?;
         let mut steps = self.steps.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(steps.remove(&id) == Some(None))
+        let cancelled = steps.remove(&id) == Some(None);
+        if self.binds_proc {
+            // What a step that was killed has left is this process's now; no namespace has ended with it.
+            let steps: Vec<Pid> = steps.values().copied().flatten().collect();
+            sys::process::kill_children(&steps)?;
+        }
+        Ok(cancelled)
     }
 
     fn forward(&self, id: u64, is_error: bool, pipe: OwnedFd) {

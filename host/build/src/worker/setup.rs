@@ -1,28 +1,91 @@
-//! How steps are isolated here: chosen by trying the real calls in a process that is thrown away.
+//! How steps are isolated here: what may be possible, most wanted first. Whether it is, only the real calls tell
+//! ([`super::start`]).
 
 use std::fmt;
 use std::process::{Command, Stdio};
+use std::str::FromStr;
 
 use store::Flavour;
 
 /// How steps are isolated.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Isolation {
-    /// As the machine's root: exact owners and devices.
-    Root,
-    /// As root of a user namespace that this process is in already.
+pub struct Isolation {
+    numbers: Numbers,
+    /// Whether a step sees the processes of this place, which lets nobody mount a /proc anew.
+    pub(super) binds_proc: bool,
+}
+
+/// Whose users and groups steps have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Numbers {
+    /// The machine's: exact owners and devices.
+    Machine,
+    /// Those of the user namespace that this process is in already.
     Nested(String),
-    /// As root of a user namespace of its own, with a range of subordinate numbers.
-    User(Mapping),
+    /// Those of a user namespace of its own.
+    Own(Mapping),
 }
 
 /// Which outer numbers stand for which inner ones: (inner, outer, count).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mapping {
-    /// Of users.
-    pub users: Vec<(u32, u32, u32)>,
-    /// Of groups.
-    pub groups: Vec<(u32, u32, u32)>,
+pub(super) struct Mapping {
+    users: Vec<(u32, u32, u32)>,
+    groups: Vec<(u32, u32, u32)>,
+    /// Whether this process may write them itself; else newuidmap and newgidmap do.
+    may_write: bool,
+}
+
+/// The name of a way to isolate steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// In namespaces, as the machine's root.
+    Root,
+    /// In namespaces, as root of a user namespace.
+    User,
+    /// The same, with this place's /proc and processes in sight.
+    UserBindProc,
+}
+
+impl Mode {
+    /// All, most wanted first.
+    pub const ALL: [Self; 3] = [Self::Root, Self::User, Self::UserBindProc];
+
+    /// What a step can and cannot do.
+    #[must_use]
+    pub fn guarantee(self) -> &'static str {
+        match self {
+            Self::Root => "files, processes and devices of its own; owners are exact",
+            Self::User => "files and processes of its own; owners are exact; device nodes are in the image alone",
+            Self::UserBindProc => {
+                "files of its own; owners are exact; it sees the processes of this place, and can end those of its user"
+            }
+        }
+    }
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Root => "ns-root",
+            Self::User => "ns-user",
+            Self::UserBindProc => "ns-user-bindproc",
+        })
+    }
+}
+
+impl FromStr for Mode {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let known = Self::ALL.into_iter().find(|mode| mode.to_string() == text);
+        known.ok_or_else(|| {
+            let names = Self::ALL.map(|mode| mode.to_string()).join(", ");
+            match text {
+                "ns-user-single" | "chroot" | "inplace" => format!("{text} is not supported yet; there are {names}"),
+                _ => format!("`{text}` is none of {names}"),
+            }
+        })
+    }
 }
 
 /// Why commands cannot be run here.
@@ -35,85 +98,133 @@ pub struct Refused {
     pub help: String,
 }
 
-impl fmt::Display for Isolation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Root => "ns-root",
-            Self::Nested(_) | Self::User(_) => "ns-user",
-        })
+impl Refused {
+    fn new(missing: impl Into<String>, help: impl Into<String>) -> Self {
+        Self { missing: missing.into(), help: help.into() }
     }
 }
 
 impl Isolation {
-    /// Trees made under this isolation.
+    /// What it is called.
     #[must_use]
-    pub fn flavour(&self) -> Flavour {
-        match self {
-            Self::Root => Flavour::root(),
-            Self::Nested(map) => Flavour::user(map),
-            Self::User(mapping) => Flavour::user(&format!("{:?}", mapping.users)),
+    pub fn mode(&self) -> Mode {
+        match (&self.numbers, self.binds_proc) {
+            (Numbers::Machine, _) => Mode::Root,
+            (_, false) => Mode::User,
+            (_, true) => Mode::UserBindProc,
         }
     }
 
-    pub(super) fn is_user_namespace(&self) -> bool {
-        *self != Self::Root
+    /// Trees made under this isolation.
+    #[must_use]
+    pub fn flavour(&self) -> Flavour {
+        match &self.numbers {
+            Numbers::Machine => Flavour::root(),
+            Numbers::Nested(map) => Flavour::user(map),
+            Numbers::Own(mapping) => Flavour::user(&format!("{:?}", mapping.users)),
+        }
+    }
+
+    /// Whether steps are in a user namespace.
+    pub(crate) fn is_user_namespace(&self) -> bool {
+        self.numbers != Numbers::Machine
+    }
+
+    /// What a new user namespace is given, where there is to be one.
+    pub(super) fn mapping(&self) -> Option<&Mapping> {
+        match &self.numbers {
+            Numbers::Own(mapping) => Some(mapping),
+            Numbers::Machine | Numbers::Nested(_) => None,
+        }
     }
 }
 
 /// The whole range of numbers, as the first namespace has it.
-const WHOLE: u64 = 4_294_967_295;
+const WHOLE: u32 = u32::MAX;
 
-/// Finds out how steps can be isolated.
-///
-/// # Errors
-/// With what is missing, and what to do about it.
-pub fn probe() -> Result<Isolation, Refused> {
-    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-    let fields: Vec<u64> = map.split_whitespace().filter_map(|field| field.parse().ok()).collect();
+/// What may be possible here, most wanted first, and what stands in the way of the rest.
+pub(super) fn candidates() -> (Vec<Isolation>, Vec<(Mode, Refused)>) {
+    let own = ranges("/proc/self/uid_map");
+    let (mut found, mut refused) = (Vec::new(), Vec::new());
+    let mut offer = |numbers: Numbers| {
+        let is_machine = numbers == Numbers::Machine;
+        found.push(Isolation { numbers: numbers.clone(), binds_proc: false });
+        if !is_machine {
+            found.push(Isolation { numbers, binds_proc: true });
+        }
+    };
+    let is_first = own == [(0, 0, WHOLE)];
     if sys::privilege::is_admin() {
-        let normal = map.split_whitespace().collect::<Vec<_>>().join(" ");
-        return Ok(if fields == [0, 0, WHOLE] { Isolation::Root } else { Isolation::Nested(normal) });
+        match is_first {
+            true => offer(Numbers::Machine),
+            false => offer(Numbers::Nested(format!("{own:?}"))),
+        }
+    }
+    if !sys::privilege::is_admin() || !is_first {
+        let missing = "CAP_SYS_ADMIN is not among the capabilities of this process, or it is in a user namespace";
+        let help =
+            "run as root on the machine, or give the container `securityContext: {capabilities: {add: [SYS_ADMIN]}}`";
+        refused.push((Mode::Root, Refused::new(missing, help)));
+    }
+    match mapping(&own) {
+        Ok(mapping) => offer(Numbers::Own(mapping)),
+        Err(why) => refused.push((Mode::User, why)),
+    }
+    (found, refused)
+}
+
+/// The numbers that a user namespace of this process's can have.
+fn mapping(own: &[(u32, u32, u32)]) -> Result<Mapping, Refused> {
+    if !can_make_user_namespace() {
+        return Err(Refused::new(
+            "user namespaces cannot be made: they are switched off, or a seccomp or AppArmor profile forbids them",
+            "allow them (`securityContext: {seccompProfile: {type: Unconfined}}` for a pod, `--security-opt \
+             seccomp=unconfined` for docker), or run as root; builds without RUN need neither",
+        ));
+    }
+    if sys::privilege::may_map() {
+        // Those of this process's own namespace, each as itself.
+        let same =
+            |ranges: &[(u32, u32, u32)]| ranges.iter().map(|(inner, _, count)| (*inner, *inner, *count)).collect();
+        let groups = ranges("/proc/self/gid_map");
+        return Ok(Mapping { users: same(own), groups: same(&groups), may_write: true });
     }
     let uid = sys::rustix::process::geteuid().as_raw();
     let gid = sys::rustix::process::getegid().as_raw();
-    if uid == 0 {
-        return Err(Refused {
-            missing: "this is root without CAP_SYS_ADMIN, which namespaces and mounts need".into(),
-            help: "give the container CAP_SYS_ADMIN, or run as a user with a subuid range; builds without RUN need neither"
-                .into(),
-        });
-    }
-    if !can_make_user_namespace() {
-        return Err(Refused {
-            missing:
-                "user namespaces cannot be made (they are switched off, or a seccomp or AppArmor profile forbids them)"
-                    .into(),
-            help: "allow them, or run as root; builds without RUN need neither".into(),
-        });
-    }
     let name = user_name(uid);
     let range = |file: &str| subordinate(file, uid, &name);
     let (Some(users), Some(groups)) = (range("/etc/subuid"), range("/etc/subgid")) else {
-        return Err(Refused {
-            missing: format!("{name} has no range of subordinate users in /etc/subuid and /etc/subgid"),
-            help: format!(
+        return Err(Refused::new(
+            format!("{name} has no range of subordinate users in /etc/subuid and /etc/subgid"),
+            format!(
                 "let an administrator run `usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {name}`"
             ),
-        });
+        ));
     };
     for program in ["newuidmap", "newgidmap"] {
         let found = Command::new(program).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
         if found.is_err() {
-            return Err(Refused {
-                missing: format!("{program} is not installed, which gives a user namespace its subuid range"),
-                help: "install the package uidmap (Debian) or shadow-utils (Fedora)".into(),
-            });
+            return Err(Refused::new(
+                format!("{program} is not installed, which gives a user namespace its subuid range"),
+                "install the package uidmap (Debian) or shadow-utils (Fedora)",
+            ));
         }
     }
-    Ok(Isolation::User(Mapping {
+    Ok(Mapping {
         users: vec![(0, uid, 1), (1, users.0, users.1)],
         groups: vec![(0, gid, 1), (1, groups.0, groups.1)],
-    }))
+        may_write: false,
+    })
+}
+
+/// The ranges of a file like /proc/self/uid_map (user_namespaces(7)).
+fn ranges(path: &str) -> Vec<(u32, u32, u32)> {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let range = |line: &str| {
+        let mut fields = line.split_whitespace().map(str::parse);
+        Some((fields.next()?.ok()?, fields.next()?.ok()?, fields.next()?.ok()?))
+    };
+    text.lines().filter_map(range).collect()
 }
 
 /// Tries it, by this program's own call in a process of its own.
@@ -145,16 +256,53 @@ fn subordinate(file: &str, uid: u32, name: &str) -> Option<(u32, u32)> {
 
 /// Gives a process in a new user namespace its numbers.
 pub(super) fn map(pid: u32, mapping: &Mapping) -> Result<(), String> {
-    for (program, ranges) in [("newuidmap", &mapping.users), ("newgidmap", &mapping.groups)] {
-        let mut command = Command::new(program);
-        command.arg(pid.to_string());
-        for (inner, outer, count) in ranges {
-            command.args([inner.to_string(), outer.to_string(), count.to_string()]);
+    for (file, program, ranges) in [("uid_map", "newuidmap", &mapping.users), ("gid_map", "newgidmap", &mapping.groups)]
+    {
+        let fields: Vec<[String; 3]> =
+            ranges.iter().map(|(inner, outer, count)| [inner, outer, count].map(u32::to_string)).collect();
+        if mapping.may_write {
+            let lines: String = fields.iter().map(|fields| fields.join(" ") + "\n").collect();
+            let path = format!("/proc/{pid}/{file}");
+            // In one write (user_namespaces(7)).
+            std::fs::write(&path, lines).map_err(|error| format!("{path}: {error}"))?;
+            continue;
         }
-        let output = command.stdin(Stdio::null()).output().map_err(|error| format!("{program}: {error}"))?;
+        let mut command = Command::new(program);
+        command.arg(pid.to_string()).args(fields.iter().flatten()).stdin(Stdio::null());
+        let output = command.output().map_err(|error| format!("{program}: {error}"))?;
         if !output.status.success() {
             return Err(format!("{program}: {}", String::from_utf8_lossy(&output.stderr).trim()));
         }
     }
     Ok(())
+}
+
+/// Why no way works, in the words of the one that is most worth having.
+pub(super) fn refusal(wish: Option<Mode>, tried: &[super::Tried]) -> Refused {
+    let of = |tried: &super::Tried| tried.refused.clone().map(|refused| (tried.mode, refused));
+    let mut refusals: Vec<(Mode, Refused)> = tried.iter().filter_map(of).collect();
+    if let Some(wish) = wish {
+        refusals.retain(|(mode, _)| *mode == wish);
+    }
+    // What a user namespace lacks is mended more easily than that this is not the machine's root.
+    let Some((_, Refused { help, .. })) = refusals.last().cloned() else {
+        return Refused::new("no way to isolate them is known here", "`plywood doctor` says what this place allows");
+    };
+    let told: Vec<String> = refusals.iter().map(|(mode, refused)| format!("{mode}: {}", refused.missing)).collect();
+    Refused::new(told.join("; "), help)
+}
+
+/// What to do about a way of isolation that has not gone well, by what the step's process said.
+pub(super) fn advice(reason: &str) -> String {
+    let says = |words: &str| reason.contains(words);
+    if says("mounting /proc") {
+        "let the container see all of /proc (`procMount: Unmasked` with `hostUsers: false` for a pod, `--security-opt \
+         systempaths=unconfined` for docker)"
+    } else if says("mounting the root file system") {
+        "put the store on a volume (`--root`, an emptyDir of a pod): an overlay cannot stand on an overlay; or an AppArmor \
+         profile forbids mounting"
+    } else {
+        "`plywood doctor` says what this place allows"
+    }
+    .to_owned()
 }

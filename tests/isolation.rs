@@ -1,0 +1,183 @@
+//! How commands are isolated in places that allow less: what works is found by trying, and what does not is told with what
+//! would help. The places are made with unshare(1) and setpriv(1), as container engines make them.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on ends")]
+
+mod support;
+
+use std::fs;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+use support::{Place, all, layers, need_root, output, run};
+
+/// A container's root with all that seccomp=unconfined leaves it: user namespaces, and no CAP_SYS_ADMIN.
+const UNCONFINED: &str = "exec setpriv --bounding-set=-sys_admin --inh-caps=-sys_admin -- \"$@\"";
+/// The same, with parts of /proc covered, as every engine does.
+const MASKED: &str = "mount --bind /dev/null /proc/keys; \
+     exec setpriv --bounding-set=-sys_admin --inh-caps=-sys_admin -- \"$@\"";
+/// Without the numbers that a user namespace could be given, as after `--cap-drop ALL`.
+const DROPPED: &str = "exec setpriv --bounding-set=-all --inh-caps=-all -- \"$@\"";
+
+/// A place, and the base image as a named context.
+struct Scene(Place, String);
+
+impl Scene {
+    fn new() -> Self {
+        need_root();
+        let place = Place::new();
+        let base = place.busybox_base();
+        Self(place, base)
+    }
+
+    /// The program in a place that a script makes.
+    fn command(&self, script: &str, words: &[&str]) -> Command {
+        let mut command = Command::new("unshare");
+        command.args(["-m", "sh", "-c", script, "sh", support::PLYWOOD]);
+        let template = self.0.plywood();
+        command.envs(template.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        command.args(words).current_dir(self.0.path());
+        command
+    }
+
+    fn doctor(&self, script: &str) -> Vec<Value> {
+        let told = run(&mut self.command(script, &["doctor", "--json"]));
+        serde_json::from_str(&told).unwrap_or_else(|error| panic!("{error}: {told}"))
+    }
+
+    /// Builds a step; gives what was said, and the image's layers above the base.
+    fn build(&self, script: &str, step: &str, words: &[&str]) -> (String, Vec<Vec<u8>>) {
+        let base = &self.1;
+        let text = format!("FROM base\nSHELL [\"/bin/busybox\", \"sh\", \"-c\"]\nRUN {step}\n");
+        self.0.write("c/Dockerfile", text);
+        let out = tempfile::tempdir_in(self.0.path()).unwrap().keep();
+        let layout = format!("type=oci,tar=false,dest={}", out.display());
+        let words =
+            [&["build", "--progress=plain", "--no-cache", "--build-context", base, "-o", &layout], words, &["c"]];
+        let built = output(&mut self.command(script, &words.concat()));
+        assert!(built.status.success(), "{}", all(&built));
+        (all(&built), layers(&out))
+    }
+}
+
+fn works(findings: &[Value], mode: &str) -> bool {
+    let finding = findings.iter().find(|finding| finding["name"] == mode);
+    finding.unwrap_or_else(|| panic!("{mode}: {findings:#?}"))["works"] == true
+}
+
+fn of<'f>(findings: &'f [Value], mode: &str, what: &str) -> &'f str {
+    findings.iter().find(|finding| finding["name"] == mode).unwrap()[what].as_str().unwrap_or_default()
+}
+
+/// Owner and mode of a file of a layer.
+fn entry(layer: &[u8], path: &str) -> (u64, u64, u32) {
+    let mut archive = tar::Archive::new(layer);
+    let found =
+        archive.entries().unwrap().map(Result::unwrap).find(|entry| entry.path().unwrap().to_str() == Some(path));
+    let header = found.unwrap_or_else(|| panic!("{path} is not in the layer")).header().clone();
+    (header.uid().unwrap(), header.gid().unwrap(), header.mode().unwrap())
+}
+
+#[test]
+fn each_place_has_the_best_that_it_allows() {
+    let scene = Scene::new();
+    let machine = scene.doctor("exec \"$@\"");
+    assert!(works(&machine, "ns-root") && works(&machine, "ns-user"), "{machine:#?}");
+    let unconfined = scene.doctor(UNCONFINED);
+    assert!(!works(&unconfined, "ns-root") && works(&unconfined, "ns-user"), "{unconfined:#?}");
+    assert!(of(&unconfined, "ns-root", "help").contains("SYS_ADMIN"));
+    let masked = scene.doctor(MASKED);
+    assert!(!works(&masked, "ns-user") && works(&masked, "ns-user-bindproc"), "{masked:#?}");
+    assert!(of(&masked, "ns-user", "told").contains("mounting /proc"), "{masked:#?}");
+    assert!(of(&masked, "ns-user", "help").contains("procMount: Unmasked"), "{masked:#?}");
+    let dropped = scene.doctor(DROPPED);
+    assert!(works(&dropped, "none") && of(&dropped, "ns-user", "help").contains("usermod"), "{dropped:#?}");
+    for (script, mode) in [("exec \"$@\"", "ns-root"), (UNCONFINED, "ns-user"), (MASKED, "ns-user-bindproc")] {
+        let step = "busybox touch /a; busybox chown 33:44 /a; busybox chmod 640 /a; busybox id -u";
+        let (told, layers) = scene.build(script, step, &[]);
+        assert!(told.contains(&format!("commands run in {mode}: ")), "{mode}: {told}");
+        assert_eq!(entry(layers.last().unwrap(), "a"), (33, 44, 0o640), "{mode}");
+    }
+}
+
+#[test]
+fn where_a_step_sees_other_processes_it_learns_nothing_of_the_builder_and_leaves_none_behind() {
+    let scene = Scene::new();
+    let marked = format!("export PLYWOOD_TEST_MARK=mark-of-the-builder; {MASKED}");
+    // Names of this run alone: so long the commands that are left would sleep.
+    let (first, second) = (format!("9{:07}", std::process::id()), format!("8{:07}", std::process::id()));
+    let step = format!(
+        "busybox cat /proc/[0-9]*/environ 2> /dev/null | busybox grep -c mark-of-the-builder > /seen; \
+         busybox setsid busybox sleep {first} > /dev/null 2>&1 & busybox sleep 0.1; busybox ls /proc > /pids"
+    );
+    let (told, layers) = scene.build(&marked, &step, &[]);
+    assert!(told.contains("ns-user-bindproc"), "{told}");
+    let layer = layers.last().unwrap();
+    let mut archive = tar::Archive::new(&layer[..]);
+    let text = |name: &str, archive: &mut tar::Archive<&[u8]>| {
+        let mut text = String::new();
+        let mut file =
+            archive.entries().unwrap().map(Result::unwrap).find(|entry| entry.path().unwrap().to_str() == Some(name));
+        std::io::Read::read_to_string(file.as_mut().unwrap(), &mut text).unwrap();
+        text
+    };
+    let seen = text("seen", &mut archive);
+    assert_eq!(seen.trim(), "0", "no variable of the builder's is read");
+    let left = support::processes().into_iter().filter(|process| process.command.contains(&first)).count();
+    assert_eq!(left, 0, "what a step leaves running ends with it");
+    // Nor when the build is ended from outside.
+    let base = scene.1.clone();
+    let words = format!("busybox setsid busybox sleep {second} & busybox sleep {second}");
+    scene.0.write("c/Dockerfile", format!("FROM base\nRUN [\"/bin/busybox\", \"sh\", \"-c\", \"{words}\"]\n"));
+    let mut command = scene.command(MASKED, &["build", "--progress=plain", "--build-context", &base, "c"]);
+    let mut child = support::Guard(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+    let running = || {
+        support::processes().into_iter().filter(|process| process.command.contains(&format!("sleep {second}"))).count()
+    };
+    let limit = std::time::Duration::from_secs(30);
+    support::wait_for("the step runs", limit, || running() >= 2);
+    child.0.kill().unwrap();
+    support::wait_for("everything ends with the build", limit, || running() == 0);
+}
+
+#[test]
+fn what_is_asked_for_is_what_is_had() {
+    let scene = Scene::new();
+    let (told, _) = scene.build("exec \"$@\"", "busybox true", &["--isolation=ns-user"]);
+    assert!(told.contains("commands run in ns-user: "), "{told}");
+    let base = scene.1.clone();
+    let refused = |script: &str, mode: &str| {
+        let words = ["build", "--build-context", &base, "--no-cache", "--isolation", mode, "c"];
+        let failed = output(&mut scene.command(script, &words));
+        assert!(!failed.status.success(), "{mode}");
+        all(&failed)
+    };
+    let told = refused(UNCONFINED, "ns-root");
+    assert!(told.contains("Dockerfile:3: commands cannot be run here: ns-root: CAP_SYS_ADMIN"), "{told}");
+    assert!(refused(MASKED, "ns-user").contains("mounting /proc"));
+    assert!(refused("exec \"$@\"", "chroot").contains("--isolation: chroot is not supported yet"));
+    assert!(refused("exec \"$@\"", "docker").contains("`docker` is none of ns-root, "));
+    // Where nothing works, what runs nothing is built all the same.
+    let told = refused(DROPPED, "ns-user");
+    assert!(told.contains("usermod --add-subuids"), "{told}");
+    scene.0.write("d/Dockerfile", "FROM scratch\nCOPY Dockerfile /\n");
+    let built = output(&mut scene.command(DROPPED, &["--root", "other", "build", "d"]));
+    assert!(built.status.success(), "{}", all(&built));
+}
+
+#[test]
+fn a_store_on_an_overlay_is_no_place_for_another() {
+    let scene = Scene::new();
+    for folder in ["lower", "upper", "work", "merged"] {
+        fs::create_dir(scene.0.join(folder)).unwrap();
+    }
+    let mount = format!(
+        "mount -t overlay overlay -o lowerdir={0}/lower,upperdir={0}/upper,workdir={0}/work {0}/merged; export PLYWOOD_ROOT={0}/merged/store; {MASKED}",
+        scene.0.path().display()
+    );
+    let told = scene.doctor(&mount);
+    assert!(!works(&told, "ns-user-bindproc"), "{told:#?}");
+    assert!(of(&told, "ns-user-bindproc", "help").contains("emptyDir"), "{told:#?}");
+    let store = told.iter().find(|finding| finding["about"] == "store").unwrap();
+    assert!(store["told"].as_str().unwrap().starts_with("on overlay, "), "{store}");
+}
