@@ -90,7 +90,10 @@ fn each_place_has_the_best_that_it_allows() {
     assert!(!works(&masked, "ns-user") && works(&masked, "ns-user-bindproc"), "{masked:#?}");
     assert!(of(&masked, "ns-user", "told").contains("mounting /proc"), "{masked:#?}");
     assert!(of(&masked, "ns-user", "help").contains("procMount: Unmasked"), "{masked:#?}");
+    let docker = scene.doctor(DOCKER);
+    assert!(works(&docker, "chroot") && !works(&docker, "ns-root"), "{docker:#?}");
     let dropped = scene.doctor(DROPPED);
+    assert!(!works(&dropped, "chroot") && of(&dropped, "chroot", "help").contains("drop: [ALL]"), "{dropped:#?}");
     assert!(works(&dropped, "none") && of(&dropped, "ns-user", "help").contains("usermod"), "{dropped:#?}");
     for (script, mode) in [("exec \"$@\"", "ns-root"), (UNCONFINED, "ns-user"), (MASKED, "ns-user-bindproc")] {
         let step = "busybox touch /a; busybox chown 33:44 /a; busybox chmod 640 /a; busybox id -u";
@@ -155,7 +158,7 @@ fn what_is_asked_for_is_what_is_had() {
     let told = refused(UNCONFINED, "ns-root");
     assert!(told.contains("Dockerfile:3: commands cannot be run here: ns-root: CAP_SYS_ADMIN"), "{told}");
     assert!(refused(MASKED, "ns-user").contains("mounting /proc"));
-    assert!(refused("exec \"$@\"", "chroot").contains("--isolation: chroot is not supported yet"));
+    assert!(refused("exec \"$@\"", "inplace").contains("--isolation: inplace is not supported yet"));
     assert!(refused("exec \"$@\"", "docker").contains("`docker` is none of ns-root, "));
     // Where nothing works, what runs nothing is built all the same.
     let told = refused(DROPPED, "ns-user");
@@ -180,4 +183,78 @@ fn a_store_on_an_overlay_is_no_place_for_another() {
     assert!(of(&told, "ns-user-bindproc", "help").contains("emptyDir"), "{told:#?}");
     let store = told.iter().find(|finding| finding["about"] == "store").unwrap();
     assert!(store["told"].as_str().unwrap().starts_with("on overlay, "), "{store}");
+}
+
+/// Root with what Docker leaves to a container's by default.
+const DOCKER: &str = "c=-all,+chown,+dac_override,+fsetid,+fowner,+mknod,+net_raw,+setgid,+setuid,+setfcap,+setpcap,\
+     +net_bind_service,+sys_chroot,+kill,+audit_write; exec setpriv --bounding-set=$c --inh-caps=$c -- \"$@\"";
+
+/// With mounts or without: the same steps give the same image, to the byte.
+#[test]
+fn without_mounts_steps_give_what_they_give_with_them() {
+    let scene = Scene::new();
+    scene.0.write("c/given", "given\n");
+    scene.0.write("c/secret", "hidden-word\n");
+    let text = "FROM base AS other\nSHELL [\"/bin/busybox\", \"sh\", \"-c\"]\nRUN busybox mkdir -p /made/deep; echo 1 > /made/deep/one\n\
+        FROM base\nSHELL [\"/bin/busybox\", \"sh\", \"-c\"]\n\
+        RUN busybox mkdir /a /b; echo 1 > /a/one; echo 2 > /a/two; busybox ln -s one /a/link; busybox chown 7:8 /a/two; busybox chmod 640 /a/two\n\
+        COPY given /a/given\n\
+        RUN busybox rm /a/one; busybox mv /a/two /b/two; busybox rm /a/given; busybox mkdir /a/new; echo 3 > /a/new/three\n\
+        COPY --from=other /made /made\n\
+        RUN --mount=type=secret,id=word --mount=type=bind,from=other,target=/x --mount=type=bind,target=/context --mount=type=tmpfs,target=/b \
+        busybox cat /run/secrets/word > /word; busybox cat /x/made/deep/one /context/given > /read; echo 1 > /b/gone; [ -e /b/two ] || echo covered > /seen\n\
+        RUN --mount=type=cache,target=/cache echo more >> /cache/log; busybox cp /cache/log /log\n\
+        RUN busybox id > /who; busybox cat /etc/hosts > /hosts; [ -c /dev/null ] && echo device > /device; busybox setsid busybox sleep 7654321 > /dev/null 2>&1 &\n\
+        WORKDIR /w/x\nUSER 7:8\nRUN echo mine > /w/x/own 2> /dev/null || echo no > /tmp/no 2> /dev/null || true\n";
+    scene.0.write("c/Dockerfile", text);
+    let build = |script: &str, mode: &str, root: &str| {
+        let out = scene.0.join(format!("out-{root}"));
+        let layout = format!("type=oci,tar=false,dest={},rewrite-timestamp=true", out.display());
+        let mode = format!("--isolation={mode}");
+        let words = [
+            "--root",
+            root,
+            "build",
+            "--progress=plain",
+            "--build-context",
+            &scene.1,
+            "--build-arg=SOURCE_DATE_EPOCH=1700000000",
+            "--secret=id=word,src=c/secret",
+            &mode,
+            "-o",
+            &layout,
+            "c",
+        ];
+        let built = output(&mut scene.command(script, &words));
+        assert!(built.status.success(), "{mode}: {}", all(&built));
+        (String::from_utf8_lossy(&built.stdout).trim().to_owned(), layers(&out))
+    };
+    let (with, with_layers) = build("exec \"$@\"", "ns-root", "one");
+    let (without, without_layers) = build(DOCKER, "chroot", "two");
+    for (number, (one, other)) in with_layers.iter().zip(&without_layers).enumerate() {
+        let list = |layer: &[u8]| {
+            let mut archive = tar::Archive::new(layer);
+            let entries = archive.entries().unwrap().map(Result::unwrap);
+            let line = |mut entry: tar::Entry<'_, &[u8]>| {
+                let mut text = String::new();
+                let _ = std::io::Read::read_to_string(&mut entry, &mut text);
+                let header = entry.header().clone();
+                format!("{:?} {:?} {:?} {text:?}", entry.path().unwrap(), header.entry_type(), header)
+            };
+            entries.map(line).collect::<Vec<_>>()
+        };
+        assert_eq!(list(one), list(other), "layer {number}");
+    }
+    assert_eq!(with, without);
+    let left = support::processes().into_iter().filter(|process| process.command.contains("7654321")).count();
+    assert_eq!(left, 0, "what a step leaves running ends with it");
+    // What a cache mount holds is there for the next build, wherever its step runs.
+    let again = scene.0.join("two/mounts");
+    let logs: Vec<_> = support::files(&again).into_iter().filter(|path| path.ends_with("log")).collect();
+    assert_eq!(logs.len(), 1, "{logs:?}");
+    assert_eq!(fs::read_to_string(&logs[0]).unwrap(), "more\n");
+    assert!(!support::files(&scene.0.join("two")).iter().any(|path| {
+        fs::read(path).is_ok_and(|bytes| bytes.windows(11).any(|window| window == b"hidden-word"))
+            && !path.ends_with("word")
+    }));
 }

@@ -142,6 +142,20 @@ fn contexts_targets_and_arguments() {
         assert!(ended.status.success(), "{context}: {}", all(&ended));
         assert!(pipeline.config(&format!("context:{number}"))["Labels"].is_null(), "it is another stage");
     }
+    // An archive in a bucket, as kaniko's users name its place.
+    let s3 = support::S3::open();
+    let object = format!("{}/{}/contexts/app.tar.gz", s3.url, support::S3::BUCKET);
+    run(Command::new("curl").args(["-sSf", "-T"]).arg(place.join("context.tar.gz")).arg(object));
+    let context = format!("s3://{}/contexts/app.tar.gz", support::S3::BUCKET);
+    let mut command = pipeline.kaniko("executor", &["--context", &context, "--no-push"]);
+    command.envs(support::S3::environment()).env("AWS_REGION", "us-east-1").env("S3_ENDPOINT", &s3.url);
+    let ended = output(&mut command);
+    assert!(ended.status.success() && all(&ended).contains("COPY source /source"), "{}", all(&ended));
+    let missing = format!("s3://{}/none.tar", support::S3::BUCKET);
+    let mut command = pipeline.kaniko("executor", &["--context", &missing, "--no-push"]);
+    command.envs(support::S3::environment()).env("AWS_REGION", "us-east-1").env("S3_ENDPOINT", &s3.url);
+    let ended = output(&mut command);
+    assert!(!ended.status.success() && all(&ended).contains(&missing), "{}", all(&ended));
     // A Dockerfile of the context, by its path there, below a part of the context.
     place.write("wide/part/docker/Other", format!("FROM {}\nCOPY own /own\n", pipeline.name("base:1")));
     place.write("wide/part/own", "1");

@@ -18,6 +18,7 @@ use crate::ssh::{Agent, Relay};
 
 pub use context::git::Reference;
 pub use context::web::{Source, is_address};
+pub use http::bucket::is_address as is_bucket;
 
 /// Fetches from repositories and the web.
 pub struct Remote {
@@ -155,6 +156,16 @@ impl Remote {
         let fetched = web::fetch(&self.client, address, &self.secrets, None, None).await?;
         let fetched = fetched.ok_or_else(|| Error::Request(format!("{address} is gone")))?;
         Ok(Arc::new(fetched.into_file(name)))
+    }
+
+    /// A build context in a bucket: an archive, or a build file alone.
+    ///
+    /// # Errors
+    /// When it cannot be fetched or read.
+    pub async fn bucket(&self, address: &str, settings: &http::bucket::Settings) -> Result<Source, Error> {
+        let fetched = web::fetch_from_bucket(&self.client, address, settings).await?;
+        let read = tokio::task::spawn_blocking(move || fetched.into_context()).await;
+        Ok(read.map_err(|error| Error::Request(error.to_string()))??)
     }
 
     /// A build context on the web: an archive, or a build file alone.

@@ -23,6 +23,7 @@ use crate::request::{BuildRequest, Tools};
 use crate::resolve::Lookups;
 use crate::worker::{Isolation, Worker};
 
+mod cache_mount;
 mod cached_layer;
 mod caches;
 mod causes;

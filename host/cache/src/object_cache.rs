@@ -54,10 +54,10 @@ impl ObjectCache {
 
     pub(crate) fn bucket(bucket: &Bucket, client: &Client) -> Result<Self, Error> {
         let name = name(&Place::Bucket(bucket.clone()));
-        let objects = bucket.open(client.http()).map_err(|source| Error::Objects { place: name.clone(), source })?;
-        let prefix = bucket.prefix.trim_matches('/');
+        let (objects, prefix) = http::bucket::open(&bucket.url(), &bucket.settings, client.http())
+            .map_err(|source| Error::Objects { place: name.clone(), source })?;
         let objects: Arc<dyn ObjectStore> =
-            if prefix.is_empty() { objects } else { Arc::new(PrefixStore::new(objects, prefix)) };
+            if prefix.as_ref().is_empty() { objects } else { Arc::new(PrefixStore::new(objects, prefix)) };
         Ok(Self { objects, name })
     }
 

@@ -9,7 +9,8 @@ use crate::args::commands::CommandArgs;
 /// What both building and planning need.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Input {
-    /// The build context: a folder, a tar file (compressed or not), or - for a tar on standard input
+    /// The build context: a folder, a tar file (compressed or not), - for a tar on standard input, a git repository, or the
+    /// address of a tar: https://, s3://, gs:// or Azure's
     #[arg(value_name = "CONTEXT")]
     pub(crate) context: String,
     /// The Dockerfile, or - for standard input [default: CONTEXT/Dockerfile]
@@ -73,7 +74,8 @@ pub(crate) struct BuildArgs {
     pub(crate) secret: Vec<String>,
     #[command(flatten)]
     pub(crate) commands: CommandArgs,
-    /// How commands are isolated: ns-root, ns-user or ns-user-bindproc; `plywood doctor` says which of them work here
+    /// How commands are isolated: ns-root, ns-user, ns-user-bindproc or chroot; `plywood doctor` says which of them
+    /// work here
     /// [default: the first that does]
     #[arg(long, value_name = "MODE")]
     pub(crate) isolation: Option<String>,

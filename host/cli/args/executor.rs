@@ -89,7 +89,8 @@ macro_rules! switches {
 /// What is built, and where it goes.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct KanikoArgs {
-    /// The build context: a folder, dir://, tar://FILE, tar://stdin, git://HOST/REPO#REF#COMMIT, or an https:// archive
+    /// The build context: a folder, dir://, tar://FILE, tar://stdin, git://HOST/REPO#REF#COMMIT, or an archive: https://,
+    /// s3://, gs://
     #[arg(short, long, value_name = "DIR|URL", default_value = "/workspace/")]
     pub(crate) context: String,
     /// The Dockerfile: a path here or in the context, or an address

@@ -52,6 +52,18 @@ pub(super) fn settings() -> Result<Vec<(String, String)>> {
     Ok(named.chain(environment.iter().cloned()).collect())
 }
 
+/// What the environment and the user's files say of object stores of any maker.
+pub(super) fn of_buckets() -> Result<Vec<(String, String)>> {
+    let mut all = settings()?;
+    let others = |name: &str| name.starts_with("GOOGLE_") || name.starts_with("AZURE_");
+    all.extend(std::env::vars().filter(|(name, _)| others(name)));
+    // As kaniko's users name it.
+    if let Some(endpoint) = surroundings::variable("S3_ENDPOINT") {
+        all.push(("AWS_ENDPOINT_URL_S3".into(), endpoint));
+    }
+    Ok(all)
+}
+
 /// The settings of a section of a file: `name = value` below `[section]`.
 fn section_of(text: &str, section: &str) -> Vec<(String, String)> {
     let mut inside = false;

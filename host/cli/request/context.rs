@@ -48,8 +48,12 @@ pub(super) async fn find(input: &Input, build_args: &[(String, String)], remote:
         reference.commit_time = reference.commit_time.or(has_epoch.then_some(true));
         return in_context(input, remote.checkout(&reference).await?, remote).await;
     }
-    if remote::is_address(&input.context) {
-        return match remote.source(&input.context).await? {
+    if remote::is_bucket(&input.context) || remote::is_address(&input.context) {
+        let source = match remote::is_bucket(&input.context) {
+            true => remote.bucket(&input.context, &super::aws::of_buckets()?).await?,
+            false => remote.source(&input.context).await?,
+        };
+        return match source {
             Source::Archive(context) => in_context(input, Arc::new(context), remote).await,
             Source::BuildFile(file, context) => {
                 if input.file.is_some() {

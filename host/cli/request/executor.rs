@@ -238,17 +238,16 @@ fn context(to: &mut Translation, args: &KanikoArgs, environment: &dyn Fn(&str) -
             Some(below) => Path::new(rest).join(below).display().to_string(),
             None => rest.to_owned(),
         }),
-        "tar" | "https" | "http" if below.is_some() => {
+        "tar" | "https" | "http" | "s3" | "gs" if below.is_some() => {
             bail!("--context-sub-path: of an archive the whole is the context; pack the folder alone")
         }
         "tar" if rest == "stdin" => Ok("-".into()),
         "tar" => Ok(rest.to_owned()),
-        "https" | "http" => Ok(given.clone()),
+        "https" | "http" | "s3" | "gs" => Ok(given.clone()),
         "git" => git(to, args, rest, below, environment),
-        "s3" | "gs" => bail!(
-            "--context {given}: contexts in buckets are not supported; fetch it first, and give --context tar://FILE"
+        other => bail!(
+            "--context {given}: {other}:// is not supported; dir://, tar://, git://, https://, s3:// and gs:// are"
         ),
-        other => bail!("--context {given}: {other}:// is not supported; dir://, tar://, git:// and https:// are"),
     }
 }
 
@@ -426,6 +425,7 @@ mod tests {
              'https://github.com/a/b.git?submodules=false#abc:x'",
         );
         becomes("--context tar://stdin --no-push -v error", "build --progress=quiet -");
+        becomes("--bucket b -c x.tar.gz --no-push", "build --progress=plain gs://b/x.tar.gz");
         becomes("--dryrun --destination a", "plan /workspace/");
     }
 
@@ -445,7 +445,7 @@ mod tests {
         assert!(refused("--no-push --cache").contains("--cache-repo"));
         assert!(refused("-d a --compression=zstd --tar-path x").contains("zstd"));
         assert!(refused("-d a --compression=zstd --image-format docker").contains("zstd"));
-        assert!(refused("-d a --context s3://bucket/x.tar.gz").contains("fetch it first"));
+        assert!(refused("-d a --context s3://bucket/x.tar.gz --context-sub-path=y").contains("pack the folder alone"));
         assert!(refused("-d a --registry-client-cert h=c,k").contains("not supported"));
     }
 

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Write;
+use std::io::{self, Write};
 use std::sync::Arc;
 
+use futures_util::StreamExt as _;
 use http::{Client, Method, Request, StatusCode, Url, header};
 use oci::Digest;
 use oci::tree::{Entry, File, Inode, Kind, Time, Tree};
@@ -104,23 +105,66 @@ pub async fn fetch(
     if !response.status().is_success() {
         return Err(failed(format!("invalid response status {}", response.status().as_u16())));
     }
-    let folder = tempfile::Builder::new().prefix("plywood-web-").tempdir().map_err(|e| failed(e.to_string()))?;
-    let mut file = fs::File::create(folder.path().join(BODY)).map_err(|error| failed(error.to_string()))?;
-    let (mut hasher, mut size) = (oci::Hasher::default(), 0u64);
+    let mut incoming = Incoming::new().map_err(|error| failed(error.to_string()))?;
     while let Some(bytes) = http::chunk(&mut response).await? {
-        size += bytes.len() as u64;
-        if size > LARGEST {
-            return Err(failed(format!("it is larger than {} GiB", LARGEST >> 30)));
-        }
-        hasher.update(&bytes);
-        file.write_all(&bytes).map_err(|error| failed(error.to_string()))?;
+        incoming.add(&bytes).map_err(|error| failed(error.to_string()))?;
     }
-    let digest = hasher.finish();
+    let fetched = incoming.finish(modified.as_deref().and_then(seconds), etag);
+    let digest = fetched.version.digest;
     if let Some(expected) = checksum.filter(|expected| *expected != digest) {
         return Err(failed(format!("digest mismatch {digest}: {expected}")));
     }
-    let modified = modified.as_deref().and_then(seconds);
-    Ok(Some(Fetched { version: Version { digest, modified, etag }, folder, size }))
+    Ok(Some(fetched))
+}
+
+/// Fetches what is in a bucket.
+///
+/// # Errors
+/// When there is nothing, or it cannot be read.
+pub async fn fetch_from_bucket(
+    client: &Client,
+    address: &str,
+    settings: &http::bucket::Settings,
+) -> Result<Fetched, Error> {
+    let failed = |reason: String| Error::Web { address: shown(address), reason };
+    let got = http::bucket::get(address, settings, client).await;
+    let (_, modified, mut pieces) = got.map_err(|error| failed(error.to_string()))?;
+    let mut incoming = Incoming::new().map_err(|error| failed(error.to_string()))?;
+    while let Some(piece) = pieces.next().await {
+        let added = piece.and_then(|bytes| incoming.add(&bytes));
+        added.map_err(|error| failed(error.to_string()))?;
+    }
+    Ok(incoming.finish(Some(modified), None))
+}
+
+/// A file on its way.
+struct Incoming {
+    folder: tempfile::TempDir,
+    file: fs::File,
+    hasher: oci::Hasher,
+    size: u64,
+}
+
+impl Incoming {
+    fn new() -> io::Result<Self> {
+        let folder = tempfile::Builder::new().prefix("plywood-web-").tempdir()?;
+        let file = fs::File::create(folder.path().join(BODY))?;
+        Ok(Self { folder, file, hasher: oci::Hasher::default(), size: 0 })
+    }
+
+    fn add(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.size += bytes.len() as u64;
+        if self.size > LARGEST {
+            return Err(io::Error::other(format!("it is larger than {} GiB", LARGEST >> 30)));
+        }
+        self.hasher.update(bytes);
+        self.file.write_all(bytes)
+    }
+
+    fn finish(self, modified: Option<i64>, etag: Option<String>) -> Fetched {
+        let version = Version { digest: self.hasher.finish(), modified, etag };
+        Fetched { version, folder: self.folder, size: self.size }
+    }
 }
 
 /// An address without what may be secret.

@@ -5,6 +5,7 @@
 //! above dies, the kernel kills what is below.
 
 pub mod cgroup;
+pub mod cover;
 pub mod emulation;
 mod init;
 pub mod limits;

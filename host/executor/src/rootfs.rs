@@ -45,7 +45,7 @@ pub(crate) fn host_name(surroundings: &Surroundings) -> &str {
 }
 
 /// /etc/hosts.
-fn hosts(surroundings: &Surroundings) -> String {
+pub(crate) fn hosts(surroundings: &Surroundings) -> String {
     let name = host_name(surroundings);
     let mut text = format!("127.0.0.1\tlocalhost {name}\n::1\tlocalhost ip6-localhost ip6-loopback\n");
     for (name, address) in &surroundings.hosts {
@@ -88,6 +88,11 @@ pub(crate) fn enter(spec: &Spec) -> (Vec<String>, Result<Root, String>) {
 }
 
 fn build(spec: &Spec, stubs: &mut Vec<String>) -> Result<Root, String> {
+    if spec.chroot {
+        sys::rustix::process::chroot(&spec.upper).during("changing the root")?;
+        sys::rustix::process::chdir("/").during("entering the new root")?;
+        return Root::open(Path::new("/")).during("opening the new root");
+    }
     mount::make_private().during("making mounts private")?;
     let lowers: Vec<&Path> = spec.lowers.iter().map(PathBuf::as_path).collect();
     let overlay = mount::overlay(&lowers, Some((&spec.upper, &spec.work)), spec.user_namespace)

@@ -70,7 +70,14 @@ fn read_spec() -> Result<Spec, String> {
 fn run(spec: &Spec) -> Outcome {
     let failed = |reason: String| Outcome { result: Err(reason), stubs: Vec::new() };
     let mut flags = UnshareFlags::NEWNS | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS;
-    if spec.binds_proc {
+    if spec.chroot {
+        flags = UnshareFlags::empty();
+        if spec.network == Network::None {
+            return failed("a network of its own is not to be had without namespaces".into());
+        }
+    }
+    let no_process_namespace = spec.binds_proc || spec.chroot;
+    if no_process_namespace {
         // What the command leaves behind is to be found; no namespace ends with it.
         if let Err(error) = process::adopt_orphans() {
             return failed(format!("taking in orphans: {error}"));
@@ -78,10 +85,12 @@ fn run(spec: &Spec) -> Outcome {
     } else {
         flags |= UnshareFlags::NEWPID;
     }
-    if spec.network == Network::None {
+    if spec.network == Network::None && !spec.chroot {
         flags |= UnshareFlags::NEWNET;
     }
-    if let Err(error) = process::unshare(flags) {
+    if !flags.is_empty()
+        && let Err(error) = process::unshare(flags)
+    {
         return failed(format!("making namespaces: {error}"));
     }
     let own = sys::rustix::process::getpid();
@@ -101,9 +110,7 @@ fn run(spec: &Spec) -> Outcome {
             // Ends when the command is executed, or the child has failed before.
             let _ = fs::File::from(reader).read_to_string(&mut told);
             let exit = process::wait(pid);
-            if spec.binds_proc
-                && let Err(error) = process::kill_children(&[])
-            {
+            if no_process_namespace && let Err(error) = process::kill_children(&[]) {
                 return failed(format!("ending what the command has left: {error}"));
             }
             let mut stubs = Vec::new();

@@ -3,6 +3,7 @@
 //! Proxies are those of the environment (`HTTPS_PROXY`, `NO_PROXY`); roots are the machine's, `SSL_CERT_FILE` and
 //! `SSL_CERT_DIR` included, and what the user adds.
 
+pub mod bucket;
 mod error;
 pub mod object;
 pub mod retry;

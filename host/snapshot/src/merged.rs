@@ -10,11 +10,12 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use oci::DiffId;
-use oci::tree::{self, Entry, Inode, Kind, Tree};
+use oci::tree::{self, Entry, Inode, Kind, Layer, Tree};
 use sys::Root;
 use sys::rustix::fs::{
-    self, AtFlags, FileType, Gid, Mode, OFlags, Uid, chownat, linkat, mkdirat, mknodat, symlinkat, utimensat,
+    self, AtFlags, FileType, Gid, Mode, OFlags, Uid, chownat, linkat, mkdirat, mknodat, symlinkat, unlinkat, utimensat,
 };
+use sys::rustix::io::Errno;
 
 use crate::apply::{Abilities, attributes, os, timestamps, xattrs};
 use crate::compress;
@@ -62,6 +63,46 @@ pub fn make(tree: &Tree, blobs: &BTreeMap<DiffId, PathBuf>, target: &Path, abili
     Ok(())
 }
 
+/// Puts a layer on top of the tree in `target`: what it takes away goes, what it brings is there.
+///
+/// # Errors
+/// As [`make`].
+pub fn add(layer: &Layer, id: DiffId, blob: &Path, target: &Path, abilities: Abilities) -> Result<(), Error> {
+    let mut maker = Maker { root: Root::open(target).at(target)?, target, abilities, parent: None };
+    // As overlayfs sees it: what is taken away or hidden is below the layer, never its own.
+    for (path, entry) in &layer.entries {
+        match entry.kind {
+            Kind::Whiteout => maker.remove(path)?,
+            Kind::Dir { opaque: true } if maker.is_dir(path) => maker.empty(path)?,
+            _ => {}
+        }
+    }
+    let mut tree = Tree::default();
+    let mut files: BTreeMap<&tree::Path, Vec<&tree::Path>> = BTreeMap::new();
+    for (path, entry) in layer.entries.iter().filter(|(path, entry)| !path.is_empty() && entry.kind != Kind::Whiteout) {
+        maker.parents(path)?;
+        if !(entry.is_dir() && maker.is_dir(path)) {
+            maker.remove(path)?;
+        }
+        match &entry.kind {
+            Kind::Dir { .. } if maker.is_dir(path) => {}
+            Kind::Dir { .. } => maker.directory(path)?,
+            Kind::File(file) => files.entry(&file.inode.path).or_default().push(path),
+            _ => maker.node(path, entry)?,
+        }
+        tree.insert(path.clone(), entry.clone());
+    }
+    maker.files(&tree, File::open(blob).at(blob)?, id, &files)?;
+    for (path, entry) in layer.entries.iter().rev() {
+        if entry.is_dir() && !path.is_empty() {
+            let at = target.join(os(path));
+            let folder = maker.root.open_plain(os(path), OFlags::RDONLY | OFlags::DIRECTORY).at(&at)?;
+            attributes(&folder, &at, entry)?;
+        }
+    }
+    Ok(())
+}
+
 fn nowhere(path: &[u8]) -> Error {
     Error::Hostile { path: crate::error::show(path), problem: "a file that is in no layer" }
 }
@@ -85,6 +126,47 @@ impl Maker<'_> {
         }
         let (_, fd) = self.parent.as_ref().ok_or_else(|| nowhere(path))?;
         fd.try_clone().at(self.target)
+    }
+
+    fn is_dir(&self, path: &[u8]) -> bool {
+        self.root.open_plain(os(path), OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW).is_ok()
+    }
+
+    /// Makes the folders on the way to a path, also in the place of what is none.
+    fn parents(&mut self, path: &[u8]) -> Result<(), Error> {
+        let parent = tree::parent(path);
+        if parent.is_empty() || self.is_dir(parent) {
+            return Ok(());
+        }
+        self.parents(parent)?;
+        self.remove(parent)?;
+        let above = self.parent(parent)?;
+        mkdirat(&above, os(tree::name(parent)), Mode::from_raw_mode(0o755)).at(self.target.join(os(parent)))
+    }
+
+    /// Takes a path away, and everything in it.
+    fn remove(&mut self, path: &[u8]) -> Result<(), Error> {
+        // The folder that is remembered may be in it.
+        self.parent = None;
+        let at = self.target.join(os(path));
+        let Ok(parent) = self.parent(path) else { return Ok(()) };
+        self.parent = None;
+        match unlinkat(&parent, os(tree::name(path)), AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(Errno::ISDIR | Errno::PERM) => {
+                self.empty(path)?;
+                unlinkat(&parent, os(tree::name(path)), AtFlags::REMOVEDIR).at(&at)
+            }
+            Err(error) => Err(error).at(&at),
+        }
+    }
+
+    /// Takes everything in a folder away.
+    fn empty(&mut self, path: &[u8]) -> Result<(), Error> {
+        let at = self.target.join(os(path));
+        let place = if path.is_empty() { Path::new(".") } else { os(path) };
+        let folder = self.root.open_plain(place, OFlags::RDONLY | OFlags::DIRECTORY).at(&at)?;
+        sys::remove::content(&folder).at(&at)
     }
 
     fn directory(&mut self, path: &[u8]) -> Result<(), Error> {

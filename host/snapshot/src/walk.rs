@@ -110,6 +110,23 @@ impl Snapshot {
         Ok(Self { stamps })
     }
 
+    /// Waits until a change that comes now has another time than all that were seen: before Linux 6.13 ctime is counted in
+    /// ticks, of which one lasts ten milliseconds at most.
+    pub fn settle(&self) {
+        let newest = self.stamps.values().map(|stamp| stamp.changed).max().unwrap_or_default();
+        let clock = || {
+            let now = sys::rustix::time::clock_gettime(sys::rustix::time::ClockId::RealtimeCoarse);
+            (now.tv_sec, now.tv_nsec)
+        };
+        // A clock that is behind the file system's is not waited for.
+        for _ in 0..20 {
+            if clock() > newest {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+    }
+
     /// Entries that were looked at.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -247,6 +247,15 @@ fn walking_finds_what_an_overlay_finds() {
         };
         let (expected, found) = (with(by_overlay), with(by_walk));
         assert_eq!(flat(&found), flat(&expected), "PLYWOOD_SEED={seed}: {made:#?}");
+        // On top of what was there before, what was found gives what is there now.
+        let again = place.path().join("again");
+        fs::create_dir(&again).unwrap();
+        merged::make(&tree, &blobs, &again, ABILITIES).unwrap();
+        let changes = index::of(&store, by_overlay).unwrap();
+        merged::add(&changes, by_overlay, &blob(by_overlay), &again, ABILITIES).unwrap();
+        let whole = diff::write(&diff::Changes { upper: &again, lowers: &[] }, writer()).unwrap();
+        let whole = index::tree(&store, &[whole], &BTreeMap::new()).unwrap();
+        assert_eq!(flat(&whole), flat(&expected), "PLYWOOD_SEED={seed}: {made:#?}");
         // What was found once is not found again.
         let (nothing, _) = walk::write(&after, &found, &own, &BTreeSet::new(), writer()).unwrap();
         assert!(index::of(&store, nothing).unwrap().entries.is_empty(), "PLYWOOD_SEED={seed}: {made:#?}");

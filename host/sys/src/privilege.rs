@@ -24,6 +24,26 @@ pub const CONTAINER: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::KILL)
     .union(CapabilitySet::AUDIT_WRITE);
 
+/// What a process may do that a chroot alone confines: of the container's what this process has, without what would lead
+/// out of the root or to the devices.
+#[must_use]
+pub fn chrooted() -> CapabilitySet {
+    let out = CapabilitySet::SYS_CHROOT | CapabilitySet::MKNOD | CapabilitySet::SYS_PTRACE;
+    (CONTAINER & all()) - out
+}
+
+/// Whether this process may lay out the files of any user in a root of its own, and enter that.
+#[must_use]
+pub fn may_chroot() -> bool {
+    let needed = CapabilitySet::SYS_CHROOT
+        | CapabilitySet::CHOWN
+        | CapabilitySet::DAC_OVERRIDE
+        | CapabilitySet::FOWNER
+        | CapabilitySet::SETUID
+        | CapabilitySet::SETGID;
+    rustix::thread::capabilities(None).is_ok_and(|sets| sets.effective.contains(needed))
+}
+
 /// Everything that this process may do.
 #[must_use]
 pub fn all() -> CapabilitySet {

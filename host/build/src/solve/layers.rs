@@ -104,6 +104,16 @@ impl Solver {
         cell.get_or_try_init(load).await.cloned()
     }
 
+    /// A stack of layers with blobs that hold them, bottom first.
+    pub(super) async fn stack(&self, layers: &[DiffId]) -> Result<Vec<(DiffId, PathBuf)>, Error> {
+        let blob = |layer: DiffId| async move {
+            self.fetch(layer).await?;
+            let (variant, _) = self.blob(layer).await?;
+            Ok::<_, Error>((layer, self.tools.store.blob(variant.digest)))
+        };
+        try_join_all(layers.iter().map(|layer| blob(*layer))).await
+    }
+
     /// The trees of a stack of layers on disk, topmost first, unpacked where they are not.
     pub(super) async fn unpacked(&self, vertex: &Vertex, layers: &[DiffId]) -> Result<Vec<PathBuf>, Error> {
         let flavour = self.isolation(vertex).await?.flavour();

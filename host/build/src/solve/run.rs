@@ -1,13 +1,13 @@
 //! Running a command: its root, its mounts, its surroundings.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use executor::{Mount, MountKind as Kind, Network};
 use oci::DiffId;
 use oci::media_type::Compression;
 use plan::graph::{Origin, RunStep, Vertex, VertexId};
-use plan::op::{CacheMount, MountKind, SecretMount, Security, Sharing};
+use plan::op::{MountKind, SecretMount, Security};
 use snapshot::assemble;
 use snapshot::compress::Level;
 use store::Scratch;
@@ -18,7 +18,7 @@ use crate::event::Event;
 use crate::key;
 use crate::op;
 use crate::ssh::{Agent, Relay};
-use crate::worker::{RunRequest, Seed};
+use crate::worker::RunRequest;
 
 /// Lines of a failed command that an error repeats.
 const LAST_LINES: usize = 20;
@@ -29,11 +29,11 @@ const CA_VARIABLES: [&str; 6] =
 
 /// Locks that are held while a command runs.
 #[derive(Default)]
-struct Held {
-    _in_process: Vec<tokio::sync::OwnedMutexGuard<()>>,
-    _between: Vec<store::Lock>,
-    _scratch: Vec<Scratch>,
-    agents: Vec<Relay>,
+pub(super) struct Held {
+    pub(super) in_process: Vec<tokio::sync::OwnedMutexGuard<()>>,
+    pub(super) between: Vec<store::Lock>,
+    pub(super) scratch: Vec<Scratch>,
+    pub(super) agents: Vec<Relay>,
 }
 
 impl Solver {
@@ -53,7 +53,10 @@ impl Solver {
             );
             return Err(Self::failed(vertex, reason));
         }
-        let lowers = self.unpacked(vertex, below).await?;
+        let (lowers, stack) = match self.isolation(vertex).await?.is_chroot() {
+            false => (self.unpacked(vertex, below).await?, Vec::new()),
+            true => (Vec::new(), self.stack(below).await?),
+        };
         let mut env = step.env.clone();
         for (name, value) in &step.proxies {
             if !env.iter().any(|(known, _)| known == name) {
@@ -109,6 +112,7 @@ impl Solver {
         let request = RunRequest {
             scratch: scratch.path().to_owned(),
             lowers,
+            stack,
             argv: step.op.argv.clone(),
             stdin: step.op.stdin.clone(),
             env,
@@ -188,6 +192,16 @@ impl Solver {
             }
             Some(Origin::Scratch) | None => (vec![self.nothing().await?], source.to_owned()),
         };
+        if self.isolation(vertex).await?.is_chroot() {
+            // A copy of it is put into the step's tree, which may be written and goes afterwards.
+            let scratch = self.tools.store.scratch_folder()?;
+            let worker = self.worker(vertex).await?;
+            let merged = worker.merge(self.stack(&layers).await?, scratch.path().to_owned()).await;
+            merged.map_err(|reason| Self::failed(vertex, reason))?;
+            let lowers = vec![scratch.path().to_owned()];
+            held.scratch.push(scratch);
+            return Ok(Kind::Trees { lowers, source, writable: None });
+        }
         let lowers = self.unpacked(vertex, &layers).await?;
         let writable = match writable {
             true => Some(self.throw_away(held)?),
@@ -197,7 +211,7 @@ impl Solver {
     }
 
     /// A layer without entries.
-    async fn nothing(&self) -> Result<DiffId, Error> {
+    pub(super) async fn nothing(&self) -> Result<DiffId, Error> {
         let store = self.tools.store.clone();
         let work = move || assemble::layer(&store, Vec::new(), Compression::Zstd, Level::fast());
         Ok(tokio::task::spawn_blocking(work).await.map_err(|error| Error::Request(error.to_string()))??)
@@ -209,7 +223,7 @@ impl Solver {
         let relay = Relay::start(agent.clone(), scratch.path(), "agent");
         let relay = relay.map_err(|error| Self::failed(vertex, format!("the socket of the ssh agent: {error}")))?;
         let path = relay.path.clone();
-        held._scratch.push(scratch);
+        held.scratch.push(scratch);
         held.agents.push(relay);
         Ok(path)
     }
@@ -222,12 +236,12 @@ impl Solver {
             std::fs::create_dir(folder)
                 .map_err(|source| Error::Output { place: folder.display().to_string(), source })?;
         }
-        held._scratch.push(scratch);
+        held.scratch.push(scratch);
         Ok((upper, work))
     }
 
     /// Files of a context as a layer, since a mount must show no more of the context than a copy would take.
-    async fn context_layer(
+    pub(super) async fn context_layer(
         self: &Arc<Self>,
         vertex: &Vertex,
         name: Option<&str>,
@@ -246,126 +260,6 @@ impl Solver {
         let write = move || assemble::layer(&store, parts, oci::media_type::Compression::Zstd, Level::fast());
         let layer = tokio::task::spawn_blocking(write).await.map_err(|e| Self::failed(vertex, e.to_string()))??;
         Ok((layer, if is_file { "/file".into() } else { "/".into() }))
-    }
-
-    async fn cache_mount(
-        self: &Arc<Self>,
-        vertex: &Vertex,
-        cache: &CacheMount,
-        origin: Option<&Origin>,
-        held: &mut Held,
-    ) -> Result<Kind, Error> {
-        let flavour = self.isolation(vertex).await?.flavour();
-        let store = &self.tools.store;
-        // As in BuildKit, a mount that starts otherwise (another owner, mode or seed) is another mount.
-        let start = match origin {
-            Some(Origin::Vertex(id)) => self.keys[id.0].definition.to_string(),
-            Some(Origin::Context(name)) => format!("context {}", name.as_deref().unwrap_or_default()),
-            Some(Origin::Scratch) | None => String::new(),
-        };
-        // Builds that are given a space of their own share no mount with others.
-        let space = self.commands.cache_mount_space.as_deref().unwrap_or_default();
-        let name =
-            format!("{space}\0{}\0{}:{}\0{:o}\0{start}\0{}", cache.id, cache.uid, cache.gid, cache.mode, cache.source);
-        let base = store.mount(&flavour, &name);
-        let path = match cache.sharing {
-            Sharing::Shared => base,
-            Sharing::Locked => {
-                let name = format!("mount {}", base.display());
-                let mutex = {
-                    let mut locks = self.locked_mounts.lock().unwrap_or_else(PoisonError::into_inner);
-                    locks.entry(name.clone()).or_default().clone()
-                };
-                held._in_process.push(mutex.lock_owned().await);
-                let (store, lock) = (store.clone(), name);
-                let lock = tokio::task::spawn_blocking(move || store.lock(&lock)).await;
-                held._between.push(lock.map_err(|error| Self::failed(vertex, error.to_string()))??);
-                base
-            }
-            // The first that nobody uses.
-            Sharing::Private => {
-                let mut number = 0;
-                loop {
-                    let path = base.with_extension(format!("private-{number}"));
-                    if let Some(lock) = store.try_lock(&format!("mount {}", path.display()))? {
-                        held._between.push(lock);
-                        break path;
-                    }
-                    number += 1;
-                }
-            }
-        };
-        store.touch(&path);
-        let key = self.mount_key(vertex, &name).await;
-        if !path.exists() {
-            self.make_mount(vertex, cache, origin, &path, key.as_ref()).await?;
-        }
-        // What steps use side by side is saved as the first of them leaves it.
-        if let Some(key) = key.filter(|_| !cache.read_only && path.extension().is_none()) {
-            let lock = (cache.sharing == Sharing::Locked).then(|| format!("mount {}", path.display()));
-            self.mount_is_used(&path, &cache.id, key, lock);
-        }
-        Ok(Kind::Folder { path, read_only: cache.read_only })
-    }
-
-    /// Makes a cache mount that is not there: as it last was somewhere else, or as it starts.
-    async fn make_mount(
-        self: &Arc<Self>,
-        vertex: &Vertex,
-        cache: &CacheMount,
-        origin: Option<&Origin>,
-        path: &Path,
-        key: Option<&cache::MountKey>,
-    ) -> Result<(), Error> {
-        let worker = self.worker(vertex).await?;
-        let make = |seed| worker.make_directory(path.to_owned(), (cache.uid, cache.gid), cache.mode, seed);
-        let restored = match key {
-            Some(key) => self.restored(&cache.id, key).await,
-            None => None,
-        };
-        if let Some(restored) = restored {
-            match make(Some(restored.seed())).await {
-                Ok(()) => {
-                    self.mount_note(&cache.id, &restored.told());
-                    return Ok(());
-                }
-                Err(reason) => self.mount_note(&cache.id, &format!("warning: not restored: {reason}")),
-            }
-        }
-        let seed = match origin {
-            Some(origin) => Some(self.seed(vertex, origin, &cache.source).await?),
-            None => None,
-        };
-        make(seed).await.map_err(|reason| Self::failed(vertex, reason))
-    }
-
-    /// What a new cache mount is filled with, as a layer.
-    async fn seed(self: &Arc<Self>, vertex: &Vertex, origin: &Origin, source: &str) -> Result<Seed, Error> {
-        let layer = match origin {
-            Origin::Context(name) => self.context_layer(vertex, name.as_deref(), source).await?.0,
-            Origin::Vertex(id) => {
-                let layers = self.solve(*id).await?.layers;
-                let tree = self.tree(&layers).await?;
-                let escaped = op::copy::literally(source);
-                let source = op::copy::Source {
-                    tree,
-                    patterns: vec![escaped],
-                    archives: std::collections::BTreeMap::new(),
-                    number: 0,
-                };
-                let how = key::how("/", None, context::pattern::Matcher::default(), false);
-                let planned = op::copy::plan(&[source], &how, &oci::tree::Tree::default());
-                let planned = planned.map_err(|reason| Self::failed(vertex, reason))?;
-                let bodies = std::collections::BTreeMap::from([(0, files::Bodies::Layers)]);
-                let scratch = self.tools.store.scratch_folder()?;
-                self.write(*id, vertex, planned, &bodies, Some(&scratch)).await?
-            }
-            Origin::Scratch => self.nothing().await?,
-        };
-        let store = &self.tools.store;
-        let variant = store.variants(layer).into_iter().next();
-        let variant = variant.ok_or_else(|| Self::failed(vertex, format!("the layer {layer} is gone")))?;
-        Ok(Seed::Layer(layer, store.blob(variant.digest)))
     }
 }
 

@@ -100,6 +100,7 @@ impl Worker {
             make_user_namespace: isolation.mapping().is_some(),
             in_user_namespace: isolation.is_user_namespace(),
             binds_proc: isolation.binds_proc,
+            chroot: isolation.is_chroot(),
         };
         protocol::write(&mut socket, &start).map_err(failed)?;
         if let Some(mapping) = isolation.mapping() {
@@ -155,6 +156,14 @@ impl Worker {
     /// In words.
     pub async fn unpack(&self, layer: DiffId, blob: PathBuf) -> Result<(), String> {
         self.ask(Task::Unpack { layer, blob }, None).await.map(|_| ())
+    }
+
+    /// Puts layers, each with a blob that holds it, together to one tree in an empty folder.
+    ///
+    /// # Errors
+    /// In words.
+    pub async fn merge(&self, stack: Vec<(DiffId, PathBuf)>, target: PathBuf) -> Result<(), String> {
+        self.ask(Task::Merge { stack, target }, None).await.map(|_| ())
     }
 
     /// Runs a command; gives the layer of its changes, or how it failed.

@@ -58,6 +58,12 @@ async fn start_each(store: &Path, wish: Wish, tried: &mut Vec<Tried>, first: boo
         if wish.is_some_and(|wish| wish != mode) || is_known {
             continue;
         }
+        if first && mode == Mode::Chroot && wish.is_none() && !setup::is_container() {
+            let missing = "it is chosen by itself in containers alone, which are thrown away".to_owned();
+            let help = "give --isolation=chroot".to_owned();
+            tried.push(Tried { mode, refused: Some(Refused { missing, help }) });
+            continue;
+        }
         match start_one(store, &isolation).await {
             Ok(worker) => {
                 tried.retain(|tried| tried.mode != mode);

@@ -34,6 +34,8 @@ pub(super) enum Task {
     Run(Box<RunRequest>),
     /// Make a layer of parts that lie in trees.
     Assemble { parts: Vec<Part>, compression: Compression, fast: bool },
+    /// Put layers together to one tree in an empty folder, to be copied from.
+    Merge { stack: Vec<(DiffId, PathBuf)>, target: PathBuf },
     /// Make an empty directory, for a new cache mount.
     MakeDirectory { path: PathBuf, uid: u32, gid: u32, mode: u32, seed: Option<Seed> },
     /// Cut what a cache mount holds into pieces; those that are known by content need not be written.
@@ -65,8 +67,10 @@ pub enum Seed {
 pub struct RunRequest {
     /// Folder for the step's own trees; the worker empties it.
     pub scratch: PathBuf,
-    /// Trees of the root, topmost first.
+    /// Trees of the root, topmost first; without mounts none.
     pub lowers: Vec<PathBuf>,
+    /// The layers of the root with blobs that hold them, bottom first; only without mounts.
+    pub stack: Vec<(DiffId, PathBuf)>,
     /// Program and arguments; none: the step goes as far as to where they would be executed.
     pub argv: Vec<String>,
     /// The command's input.
@@ -99,6 +103,7 @@ impl RunRequest {
         Self {
             scratch: scratch.to_owned(),
             lowers: Vec::new(),
+            stack: Vec::new(),
             argv: Vec::new(),
             stdin: None,
             env: Vec::new(),
@@ -148,6 +153,8 @@ pub(super) struct Start {
     pub(super) in_user_namespace: bool,
     /// Give steps this place's /proc.
     pub(super) binds_proc: bool,
+    /// Steps change the root of their own trees, and nothing is mounted.
+    pub(super) chroot: bool,
 }
 
 /// An encoded frame.

@@ -2,17 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, Read, Write};
-use std::os::fd::OwnedFd;
+use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use executor::Spec;
-use executor::cgroup::Group;
 use oci::DiffId;
 use oci::media_type::Compression;
 use snapshot::LayerWriter;
@@ -24,6 +19,12 @@ use sys::rustix::fs::{AtFlags, FileType, statat, unlinkat};
 use sys::rustix::process::{Pid, Signal, kill_process};
 
 use super::protocol::{self, Answer, Exit, Reply, Request, RunRequest, Seed, Start, Task};
+
+mod own;
+mod step;
+
+use own::Trees;
+use step::Places;
 
 /// Runs the worker on the socket that is its standard input. Gives the exit code of the process.
 #[must_use]
@@ -55,6 +56,7 @@ fn serve(mut socket: UnixStream) -> io::Result<()> {
         store,
         flavour: start.flavour,
         binds_proc: start.binds_proc,
+        own: start.chroot.then(Trees::default),
         abilities: Abilities { devices: !start.in_user_namespace, user_xattrs: start.in_user_namespace },
         replies: Mutex::new(socket.try_clone()?),
         steps: Mutex::default(),
@@ -77,7 +79,7 @@ fn serve(mut socket: UnixStream) -> io::Result<()> {
         })?);
     }
     // The build has ended: whatever still runs ends with this process.
-    if server.binds_proc {
+    if server.binds_proc || server.own.is_some() {
         sys::process::kill_children(&[])?;
     }
     Ok(())
@@ -94,10 +96,12 @@ fn set_up(socket: &mut UnixStream, start: &Start) -> Result<(), String> {
         sys::rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
             .map_err(|error| format!("the parent's death: {error}"))?;
     }
-    sys::process::unshare(UnshareFlags::NEWNS).map_err(during("making a mount namespace"))?;
-    sys::mount::make_private().map_err(during("making mounts private"))?;
+    if !start.chroot {
+        sys::process::unshare(UnshareFlags::NEWNS).map_err(during("making a mount namespace"))?;
+        sys::mount::make_private().map_err(during("making mounts private"))?;
+    }
     sys::rustix::process::umask(sys::rustix::fs::Mode::from_raw_mode(0o022));
-    if start.binds_proc {
+    if start.binds_proc || start.chroot {
         sys::process::adopt_orphans().map_err(during("taking in orphans"))?;
         // No namespace ends with this process: it must live to end what steps have left, when the socket tells that the
         // build has ended.
@@ -112,6 +116,8 @@ struct Server {
     flavour: Flavour,
     abilities: Abilities,
     binds_proc: bool,
+    /// Trees of steps that change their root; none: steps have overlays.
+    own: Option<Trees>,
     replies: Mutex<UnixStream>,
     /// Steps that run, by the task's number.
     steps: Mutex<BTreeMap<u64, Option<Pid>>>,
@@ -135,6 +141,9 @@ impl Server {
     fn perform(&self, id: u64, task: Task) -> Result<Answer, String> {
         let text = |error: snapshot::Error| error.to_string();
         match task {
+            Task::Merge { stack, target } => {
+                own::merge(&self.store, &stack, &target, self.abilities).map(|()| Answer::Nothing).map_err(text)
+            }
             Task::Probe => self.probe(id).map(|()| Answer::Nothing),
             Task::Unpack { layer, blob } => self.unpack(layer, &blob).map(|()| Answer::Nothing),
             Task::Run(request) => {
@@ -202,6 +211,9 @@ impl Server {
     }
 
     fn run(&self, id: u64, request: &RunRequest) -> Result<Answer, String> {
+        if let Some(own) = &self.own {
+            return own.run(self, id, request);
+        }
         let at = |error: io::Error| format!("{}: {error}", request.scratch.display());
         let tree = request.scratch.join("tree");
         let (upper, work, root) = (tree.join("fs"), request.scratch.join("work"), request.scratch.join("root"));
@@ -220,39 +232,16 @@ impl Server {
             lowers.push(empty);
         }
         let outcome = request.scratch.join("outcome");
-        let spec = Spec {
-            lowers: lowers.clone(),
-            upper: upper.clone(),
-            work,
-            root,
-            outcome: outcome.clone(),
-            worker: std::process::id(),
-            argv: request.argv.clone(),
-            env: request.env.clone(),
-            user: request.user.clone(),
-            working_dir: request.working_dir.clone(),
-            mounts: request.mounts.clone(),
-            network: request.network,
-            user_namespace: self.abilities.user_xattrs,
-            binds_proc: self.binds_proc,
-            privileged: request.privileged,
-            resolv_conf: request.resolv_conf.clone(),
-            surroundings: request.surroundings.clone(),
-        };
-        let name = format!("plywood-{}-{id}", std::process::id());
-        let group = Group::create(&request.surroundings.resources, &name)?;
-        let killed = self.execute(id, &spec, request.stdin.as_deref(), group.as_ref()).map_err(at)?;
-        let Some(outcome) = executor::step::read_outcome(&outcome) else {
-            return Err(if killed { "cancelled".into() } else { "the step's process was killed".into() });
-        };
-        match outcome.result? {
+        let places = Places { lowers: lowers.clone(), upper: upper.clone(), work, root, outcome };
+        let (exit, stubs) = self.step(id, request, places)?;
+        match exit {
             Exit::Code(0) => {}
             exit => return Ok(Answer::Failed(exit)),
         }
         if request.argv.is_empty() {
             return Ok(Answer::Nothing);
         }
-        remove_stubs(&upper, &outcome.stubs);
+        remove_stubs(&upper, &stubs);
         let level = level(request.compression, request.fast);
         let writer = LayerWriter::new(&self.store, request.compression, level).map_err(|e| e.to_string())?;
         let changes = snapshot::diff::Changes { upper: &upper, lowers: &lowers };
@@ -260,63 +249,6 @@ impl Server {
         // What was written is the layer's tree already.
         self.store.commit_tree(&self.flavour, layer, &tree).map_err(|e| e.to_string())?;
         Ok(Answer::Layer(layer))
-    }
-
-    /// Runs a step to its end, passing on what it prints; gives whether it was cancelled.
-    fn execute(&self, id: u64, spec: &Spec, input: Option<&[u8]>, group: Option<&Group>) -> io::Result<bool> {
-        let mut command = Command::new("/proc/self/exe");
-        command.arg0(executor::STEP).env_clear().current_dir("/");
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = {
-            // Whoever looks for processes that nobody waits for must know this one.
-            let mut steps = self.steps.lock().unwrap_or_else(PoisonError::into_inner);
-            let mut child = command.spawn()?;
-            let pid = Pid::from_raw(i32::try_from(child.id()).unwrap_or(0));
-            if steps.insert(id, pid).is_some_and(|cancelled| cancelled.is_none()) {
-                child.kill()?;
-            }
-            child
-        };
-        // It waits for its specification, so nothing of the command runs outside.
-        if let Some(Err(reason)) = group.map(|group| group.enter(child.id())) {
-            child.kill()?;
-            child.wait()?;
-            return Err(io::Error::other(reason));
-        }
-        let frame = protocol::encode(spec)?;
-        let stdin = child.stdin.take();
-        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-        std::thread::scope(|scope| {
-            scope.spawn(move || {
-                if let Some(mut stdin) = stdin {
-                    // A command that does not read its input is none the worse for it.
-                    let _ = stdin.write_all(&frame).and_then(|()| stdin.write_all(input.unwrap_or_default()));
-                }
-            });
-            if let Some(stdout) = stdout {
-                scope.spawn(move || self.forward(id, false, stdout.into()));
-            }
-            if let Some(stderr) = stderr {
-                scope.spawn(move || self.forward(id, true, stderr.into()));
-            }
-        });
-        child.wait()?;
-        let mut steps = self.steps.lock().unwrap_or_else(PoisonError::into_inner);
-        let cancelled = steps.remove(&id) == Some(None);
-        if self.binds_proc {
-            // What a step that was killed has left is this process's now; no namespace has ended with it.
-            let steps: Vec<Pid> = steps.values().copied().flatten().collect();
-            sys::process::kill_children(&steps)?;
-        }
-        Ok(cancelled)
-    }
-
-    fn forward(&self, id: u64, is_error: bool, pipe: OwnedFd) {
-        let mut pipe = fs::File::from(pipe);
-        let mut buffer = vec![0; 16 << 10];
-        while let Ok(length @ 1..) = pipe.read(&mut buffer) {
-            self.reply(&Reply::Output { id, is_error, bytes: buffer[..length].to_vec() });
-        }
     }
 
     fn make_directory(&self, path: &Path, uid: u32, gid: u32, mode: u32, seed: Option<Seed>) -> Result<(), String> {

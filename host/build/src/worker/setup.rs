@@ -24,6 +24,8 @@ enum Numbers {
     Nested(String),
     /// Those of a user namespace of its own.
     Own(Mapping),
+    /// The machine's, without namespaces and mounts.
+    Chroot,
 }
 
 /// Which outer numbers stand for which inner ones: (inner, outer, count).
@@ -44,11 +46,13 @@ pub enum Mode {
     User,
     /// The same, with this place's /proc and processes in sight.
     UserBindProc,
+    /// Without namespaces and mounts: the root is changed to a tree that holds everything.
+    Chroot,
 }
 
 impl Mode {
     /// All, most wanted first.
-    pub const ALL: [Self; 3] = [Self::Root, Self::User, Self::UserBindProc];
+    pub const ALL: [Self; 4] = [Self::Root, Self::User, Self::UserBindProc, Self::Chroot];
 
     /// What a step can and cannot do.
     #[must_use]
@@ -58,6 +62,10 @@ impl Mode {
             Self::User => "files and processes of its own; owners are exact; device nodes are in the image alone",
             Self::UserBindProc => {
                 "files of its own; owners are exact; it sees the processes of this place, and can end those of its user"
+            }
+            Self::Chroot => {
+                "a root directory of its own, without /proc and /sys; owners are exact; nothing else keeps it from this \
+                 place's processes and network"
             }
         }
     }
@@ -69,6 +77,7 @@ impl fmt::Display for Mode {
             Self::Root => "ns-root",
             Self::User => "ns-user",
             Self::UserBindProc => "ns-user-bindproc",
+            Self::Chroot => "chroot",
         })
     }
 }
@@ -81,7 +90,7 @@ impl FromStr for Mode {
         known.ok_or_else(|| {
             let names = Self::ALL.map(|mode| mode.to_string()).join(", ");
             match text {
-                "ns-user-single" | "chroot" | "inplace" => format!("{text} is not supported yet; there are {names}"),
+                "ns-user-single" | "inplace" => format!("{text} is not supported yet; there are {names}"),
                 _ => format!("`{text}` is none of {names}"),
             }
         })
@@ -110,6 +119,7 @@ impl Isolation {
     pub fn mode(&self) -> Mode {
         match (&self.numbers, self.binds_proc) {
             (Numbers::Machine, _) => Mode::Root,
+            (Numbers::Chroot, _) => Mode::Chroot,
             (_, false) => Mode::User,
             (_, true) => Mode::UserBindProc,
         }
@@ -119,7 +129,7 @@ impl Isolation {
     #[must_use]
     pub fn flavour(&self) -> Flavour {
         match &self.numbers {
-            Numbers::Machine => Flavour::root(),
+            Numbers::Machine | Numbers::Chroot => Flavour::root(),
             Numbers::Nested(map) => Flavour::user(map),
             Numbers::Own(mapping) => Flavour::user(&format!("{:?}", mapping.users)),
         }
@@ -127,14 +137,19 @@ impl Isolation {
 
     /// Whether steps are in a user namespace.
     pub(crate) fn is_user_namespace(&self) -> bool {
-        self.numbers != Numbers::Machine
+        !matches!(self.numbers, Numbers::Machine | Numbers::Chroot)
+    }
+
+    /// Whether steps change their root and nothing is mounted.
+    pub(crate) fn is_chroot(&self) -> bool {
+        self.numbers == Numbers::Chroot
     }
 
     /// What a new user namespace is given, where there is to be one.
     pub(super) fn mapping(&self) -> Option<&Mapping> {
         match &self.numbers {
             Numbers::Own(mapping) => Some(mapping),
-            Numbers::Machine | Numbers::Nested(_) => None,
+            Numbers::Machine | Numbers::Nested(_) | Numbers::Chroot => None,
         }
     }
 }
@@ -147,9 +162,9 @@ pub(super) fn candidates() -> (Vec<Isolation>, Vec<(Mode, Refused)>) {
     let own = ranges("/proc/self/uid_map");
     let (mut found, mut refused) = (Vec::new(), Vec::new());
     let mut offer = |numbers: Numbers| {
-        let is_machine = numbers == Numbers::Machine;
+        let has_proc = matches!(numbers, Numbers::Machine | Numbers::Chroot);
         found.push(Isolation { numbers: numbers.clone(), binds_proc: false });
-        if !is_machine {
+        if !has_proc {
             found.push(Isolation { numbers, binds_proc: true });
         }
     };
@@ -169,6 +184,17 @@ pub(super) fn candidates() -> (Vec<Isolation>, Vec<(Mode, Refused)>) {
     match mapping(&own) {
         Ok(mapping) => offer(Numbers::Own(mapping)),
         Err(why) => refused.push((Mode::User, why)),
+    }
+    match sys::privilege::may_chroot() {
+        true => offer(Numbers::Chroot),
+        false => refused.push((
+            Mode::Chroot,
+            Refused::new(
+                "this is no root that may change the root and own files (CAP_SYS_CHROOT, CHOWN, DAC_OVERRIDE, FOWNER, \
+                 SETUID and SETGID)",
+                "run the container as root with its engine's own capabilities: no `drop: [ALL]`, no `runAsNonRoot`",
+            ),
+        )),
     }
     (found, refused)
 }
@@ -215,6 +241,16 @@ fn mapping(own: &[(u32, u32, u32)]) -> Result<Mapping, Refused> {
         groups: vec![(0, gid, 1), (1, groups.0, groups.1)],
         may_write: false,
     })
+}
+
+/// Whether this place is a container: its root is an overlay, or an engine has left its mark.
+pub(super) fn is_container() -> bool {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    // proc_pid_mountinfo(5): the fifth field is where, the first behind the dash what.
+    let is_root = |line: &&str| line.split(' ').nth(4) == Some("/");
+    let root = mounts.lines().rfind(is_root).and_then(|line| line.split_once(" - "));
+    let is_overlay = root.is_some_and(|(_, what)| what.starts_with("overlay ") || what.starts_with("fuse"));
+    is_overlay || ["/.dockerenv", "/run/.containerenv"].iter().any(|mark| std::path::Path::new(mark).exists())
 }
 
 /// The ranges of a file like /proc/self/uid_map (user_namespaces(7)).

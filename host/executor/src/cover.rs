@@ -1,0 +1,235 @@
+//! What a step is given where nothing can be mounted: put into its tree before, taken out of it after. What was in the
+//! same place waits in a folder beside the tree meanwhile.
+//!
+//! The tree is hostile: every place is looked up as a process in it would, and opened beneath it through no link.
+
+use std::fs;
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use sys::Root;
+use sys::rustix::fs::{
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, chmodat, chownat, fchmod, fchown, linkat,
+    makedev, mkdirat, mknodat, openat, renameat, statat, symlinkat, unlinkat, utimensat,
+};
+use sys::rustix::io::Errno;
+
+use crate::rootfs::{self, During};
+use crate::spec::{Mount, MountKind, Surroundings};
+
+/// Devices that every step has, with their numbers (Documentation/admin-guide/devices.txt).
+const DEVICES: [(&str, u32, u32); 6] =
+    [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
+
+/// What has been put into a tree.
+#[derive(Debug)]
+pub struct Covers {
+    root: Root,
+    aside: PathBuf,
+    covered: Vec<Covered>,
+    /// Folders that were made on the way, deepest last.
+    made: Vec<PathBuf>,
+}
+
+#[derive(Debug)]
+struct Covered {
+    /// Resolved, in the tree.
+    place: PathBuf,
+    /// The name of what was there in the folder beside the tree.
+    was: Option<String>,
+    /// Where it goes when it is taken out; none: nowhere.
+    back: Option<PathBuf>,
+}
+
+impl Covers {
+    /// For the tree at `tree`; what is covered waits in `aside`, an empty folder on the same file system.
+    ///
+    /// # Errors
+    /// When the tree cannot be opened.
+    pub fn new(tree: &Path, aside: &Path) -> io::Result<Self> {
+        Ok(Self { root: Root::open(tree)?, aside: aside.to_owned(), covered: Vec::new(), made: Vec::new() })
+    }
+
+    /// What every step has: devices, an empty /proc and /sys, /etc/hosts, /etc/resolv.conf.
+    ///
+    /// # Errors
+    /// In words.
+    pub fn system(&mut self, surroundings: &Surroundings, resolv_conf: &[u8]) -> Result<(), String> {
+        for folder in ["/proc", "/sys", "/dev"] {
+            self.folder(folder, 0o755).during(folder)?;
+        }
+        self.folder("/dev/shm", 0o1777).during("/dev/shm")?;
+        for (name, major, minor) in DEVICES {
+            let (parent, name) = self.inside(&format!("dev/{name}")).during("/dev")?;
+            let mode = Mode::from_raw_mode(0o666);
+            mknodat(&parent, &name, FileType::CharacterDevice, mode, makedev(major, minor)).during("making devices")?;
+            chmodat(&parent, &name, mode, AtFlags::empty()).during("making devices")?;
+        }
+        for (target, name) in [("/proc/self/fd", "fd"), ("fd/0", "stdin"), ("fd/1", "stdout"), ("fd/2", "stderr")] {
+            let (parent, name) = self.inside(&format!("dev/{name}")).during("/dev")?;
+            symlinkat(target, &parent, &name).during("/dev")?;
+        }
+        self.file("/etc/hosts", rootfs::hosts(surroundings).as_bytes(), (0, 0), 0o644).during("/etc/hosts")?;
+        self.file("/etc/resolv.conf", resolv_conf, (0, 0), 0o644).during("/etc/resolv.conf")
+    }
+
+    /// What a step asks for.
+    ///
+    /// # Errors
+    /// In words.
+    pub fn put(&mut self, mount: &Mount) -> Result<(), String> {
+        let target = &mount.target;
+        let put = match &mount.kind {
+            MountKind::File { content, uid, gid, mode } => self.file(target, content, (*uid, *gid), *mode),
+            MountKind::Tmpfs { .. } => self.folder(target, 0o1777),
+            MountKind::Folder { path, .. } => self.moved(target, path),
+            MountKind::Socket { path, uid, gid, mode } => self.socket(target, path, (*uid, *gid), *mode),
+            MountKind::Trees { lowers, source, .. } => self.copied(target, lowers, source),
+        };
+        put.during(format!("putting {target} into the tree"))
+    }
+
+    fn inside(&self, path: &str) -> io::Result<(OwnedFd, PathBuf)> {
+        let (parent, name) = self.root.parent(Path::new(path))?;
+        Ok((parent, PathBuf::from(name)))
+    }
+
+    /// Makes room at a place; gives the folder that it is in and its name there.
+    fn clear(&mut self, target: &str, back: Option<PathBuf>) -> io::Result<(OwnedFd, PathBuf)> {
+        let place = self.root.resolve(Path::new(target))?;
+        if let Some(folder) = place.parent() {
+            self.made.extend(self.root.make_dirs_inside(folder, 0o755)?);
+        }
+        let (parent, name) = self.root.parent(&place)?;
+        let name = PathBuf::from(name);
+        let was = match statat(&parent, &name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(_) => {
+                let aside = self.covered.len().to_string();
+                renameat(&parent, &name, CWD, self.aside.join(&aside))?;
+                Some(aside)
+            }
+            Err(Errno::NOENT) => None,
+            Err(error) => return Err(error.into()),
+        };
+        self.covered.push(Covered { place, was, back });
+        Ok((parent, name))
+    }
+
+    fn file(&mut self, target: &str, content: &[u8], owner: (u32, u32), mode: u32) -> io::Result<()> {
+        let (parent, name) = self.clear(target, None)?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut file = fs::File::from(openat(&parent, &name, flags, Mode::from_raw_mode(0o600))?);
+        file.write_all(content)?;
+        fchown(&file, Some(Uid::from_raw(owner.0)), Some(Gid::from_raw(owner.1)))?;
+        Ok(fchmod(&file, Mode::from_raw_mode(mode))?)
+    }
+
+    fn folder(&mut self, target: &str, mode: u32) -> io::Result<()> {
+        let (parent, name) = self.clear(target, None)?;
+        mkdirat(&parent, &name, Mode::from_raw_mode(0o700))?;
+        Ok(chmodat(&parent, &name, Mode::from_raw_mode(mode), AtFlags::empty())?)
+    }
+
+    /// A folder of this machine's, which goes back where it was.
+    fn moved(&mut self, target: &str, path: &Path) -> io::Result<()> {
+        let (parent, name) = self.clear(target, Some(path.to_owned()))?;
+        Ok(renameat(CWD, path, &parent, &name)?)
+    }
+
+    fn socket(&mut self, target: &str, path: &Path, owner: (u32, u32), mode: u32) -> io::Result<()> {
+        let (parent, name) = self.clear(target, None)?;
+        linkat(CWD, path, &parent, &name, AtFlags::empty())?;
+        chownat(&parent, &name, Some(Uid::from_raw(owner.0)), Some(Gid::from_raw(owner.1)), AtFlags::empty())?;
+        Ok(chmodat(&parent, &name, Mode::from_raw_mode(mode), AtFlags::empty())?)
+    }
+
+    fn copied(&mut self, target: &str, trees: &[PathBuf], source: &str) -> io::Result<()> {
+        let tree = trees.first().ok_or(io::ErrorKind::NotFound)?;
+        let source = Root::open(tree)?.resolve(Path::new(source))?;
+        let (parent, name) = self.clear(target, None)?;
+        copy(&tree.join(source.strip_prefix("/").unwrap_or(&source)), &parent, &name)
+    }
+
+    /// Takes everything out, the last first, and puts back what was there. A place that the step has taken away is left
+    /// alone.
+    ///
+    /// # Errors
+    /// In words.
+    pub fn take_away(mut self) -> Result<(), String> {
+        let mut failed = Ok(());
+        for covered in self.covered.drain(..).rev() {
+            let taken = take(&self.root, &self.aside, &covered).during(covered.place.display());
+            failed = failed.and(taken);
+        }
+        for folder in self.made.iter().rev() {
+            if let Ok((parent, name)) = self.root.parent(folder) {
+                // One that the step has put something into stays.
+                let _ = unlinkat(&parent, name, AtFlags::REMOVEDIR);
+            }
+        }
+        failed
+    }
+}
+
+fn take(root: &Root, aside: &Path, covered: &Covered) -> io::Result<()> {
+    let there = root.parent(&covered.place).map(|(parent, name)| (parent, PathBuf::from(name)));
+    match (&there, &covered.back) {
+        (Ok((parent, name)), Some(back)) => match renameat(parent, name, CWD, back) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(error) => return Err(error.into()),
+        },
+        (Ok((parent, name)), None) => delete(parent, name)?,
+        (Err(_), _) => {}
+    }
+    if let (Ok((parent, name)), Some(was)) = (&there, &covered.was) {
+        renameat(CWD, aside.join(was), parent, name)?;
+    }
+    Ok(())
+}
+
+fn delete(parent: &OwnedFd, name: &Path) -> io::Result<()> {
+    match unlinkat(parent, name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(Errno::ISDIR | Errno::PERM) => {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let folder = openat(parent, name, flags, Mode::empty())?;
+            sys::remove::content(&folder)?;
+            Ok(unlinkat(parent, name, AtFlags::REMOVEDIR)?)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Copies what is at a path of a tree that nobody changes, with owners, modes and times.
+fn copy(from: &Path, parent: &OwnedFd, name: &Path) -> io::Result<()> {
+    let meta = fs::symlink_metadata(from)?;
+    let kind = meta.file_type();
+    if kind.is_dir() {
+        mkdirat(parent, name, Mode::from_raw_mode(0o700))?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let folder = openat(parent, name, flags, Mode::empty())?;
+        for entry in fs::read_dir(from)? {
+            let entry = entry?;
+            copy(&entry.path(), &folder, Path::new(&entry.file_name()))?;
+        }
+    } else if kind.is_symlink() {
+        symlinkat(fs::read_link(from)?.as_os_str().as_bytes(), parent, name)?;
+    } else if kind.is_file() {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut file = fs::File::from(openat(parent, name, flags, Mode::from_raw_mode(0o600))?);
+        io::copy(&mut fs::File::open(from)?, &mut file)?;
+    } else {
+        // Pipes and devices are nobody's business here.
+        return Ok(());
+    }
+    chownat(parent, name, Some(Uid::from_raw(meta.uid())), Some(Gid::from_raw(meta.gid())), AtFlags::SYMLINK_NOFOLLOW)?;
+    if !kind.is_symlink() {
+        chmodat(parent, name, Mode::from_raw_mode(meta.permissions().mode() & 0o7777), AtFlags::empty())?;
+    }
+    let time = Timespec { tv_sec: meta.mtime(), tv_nsec: meta.mtime_nsec() };
+    let times = Timestamps { last_access: time, last_modification: time };
+    Ok(utimensat(parent, name, &times, AtFlags::SYMLINK_NOFOLLOW)?)
+}
