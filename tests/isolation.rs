@@ -258,3 +258,64 @@ fn without_mounts_steps_give_what_they_give_with_them() {
             && !path.ends_with("word")
     }));
 }
+
+/// What a step was given does not get into its layer, whatever the step does with the place; and what is not the step's goes
+/// back where it was, or the step fails.
+#[test]
+fn what_was_given_without_mounts_is_taken_back() {
+    let scene = Scene::new();
+    scene.0.write("c/secret", "hidden-word\n");
+    let run = |step: &str, words: &[&str]| {
+        let text = format!(
+            "FROM base\nSHELL [\"/bin/busybox\", \"sh\", \"-c\"]\nRUN busybox mkdir -p /own /cover/full /run/secrets\nRUN {step}\n"
+        );
+        scene.0.write("c/Dockerfile", text);
+        let out = tempfile::tempdir_in(scene.0.path()).unwrap().keep();
+        let layout = format!("type=oci,tar=false,dest={}", out.display());
+        let words = [
+            &["--root", "chrooted", "build", "--progress=plain", "--isolation=chroot", "--build-context", &scene.1][..],
+            &["--secret=id=word,src=c/secret", "-o", &layout],
+            words,
+            &["c"],
+        ];
+        let ended = output(&mut scene.command(DOCKER, &words.concat()));
+        (ended.status.success(), all(&ended), out)
+    };
+    // A folder that is moved with a secret in it, and one that is put in a cache's place.
+    let (done, told, _) = run("--mount=type=secret,id=word,target=/own/word busybox mv /own /elsewhere", &[]);
+    assert!(!done && told.contains("has moved or replaced what was mounted there"), "{told}");
+    let (done, told, _) = run("--mount=type=cache,target=/c busybox rm -rf /c; busybox ln -s / /c", &[]);
+    assert!(!done && told.contains("has moved or replaced what was mounted there"), "{told}");
+    let mounts = scene.0.join("chrooted/mounts");
+    let is_link = |entry: fs::DirEntry| entry.file_type().unwrap().is_symlink();
+    assert!(!fs::read_dir(&mounts).is_ok_and(|entries| entries.flatten().any(is_link)), "no link is a cache");
+    // One cover in another, and a folder of the image that is empty.
+    let step = "--mount=type=tmpfs,target=/run --mount=type=secret,id=word --mount=type=tmpfs,target=/cover busybox cat /run/secrets/word > /dev/null";
+    let (done, told, out) = run(step, &[]);
+    assert!(done, "{told}");
+    let last = layers(&out).pop().unwrap();
+    let names: Vec<String> = tar::Archive::new(&last[..])
+        .entries()
+        .unwrap()
+        .map(|entry| entry.unwrap().path().unwrap().display().to_string())
+        .collect();
+    assert!(names.is_empty(), "{names:?}");
+    // One that is killed gives the cache back.
+    let (done, told, _) = run("--mount=type=cache,id=kept,target=/kept echo kept > /kept/file", &[]);
+    assert!(done, "{told}");
+    let sleep = format!("7{:07}", std::process::id());
+    let text = format!(
+        "FROM base\nSHELL [\"/bin/busybox\", \"sh\", \"-c\"]\nRUN --mount=type=cache,id=kept,target=/kept busybox sleep {sleep} & busybox sleep {sleep}\n"
+    );
+    scene.0.write("c/Dockerfile", text);
+    let words = ["--root", "chrooted", "build", "--isolation=chroot", "--build-context", &scene.1, "c"];
+    let mut command = scene.command(DOCKER, &words);
+    let mut child = support::Guard(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+    let running = || support::processes().into_iter().filter(|process| process.command.contains(&sleep)).count();
+    let limit = std::time::Duration::from_secs(30);
+    support::wait_for("the step runs", limit, || running() >= 2);
+    child.0.kill().unwrap();
+    support::wait_for("everything ends with the build", limit, || running() == 0);
+    let kept = || support::files(&mounts).into_iter().filter(|path| path.ends_with("file")).count();
+    support::wait_for("the cache is back", limit, || kept() == 1);
+}

@@ -42,6 +42,8 @@ pub struct BuildRequest {
     pub context: ContextSource,
     /// `--build-context`, by name.
     pub named_contexts: BTreeMap<String, NamedContext>,
+    /// Base images that have been fetched before: they are used where their registry still means the same.
+    pub fetched_images: BTreeMap<Reference, Location>,
     /// `--secret`, by id.
     pub secrets: BTreeMap<String, Vec<u8>>,
     /// What every command gets.

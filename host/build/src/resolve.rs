@@ -32,6 +32,7 @@ pub(crate) struct Lookups {
     tools: Tools,
     /// By name in short form, with `::PLATFORM` behind where it is for one platform only.
     named: BTreeMap<String, NamedContext>,
+    fetched: BTreeMap<Reference, Location>,
     pub(crate) remote: Remote,
     pull: bool,
     main: ContextSource,
@@ -138,12 +139,30 @@ impl Lookups {
         Self {
             tools: tools.clone(),
             named: named.collect(),
+            fetched: request.fetched_images.clone(),
             remote,
             pull: request.pull,
             main: request.context.clone(),
             contexts: Mutex::default(),
             layers: Mutex::default(),
         }
+    }
+
+    /// An image that was fetched before, if its registry still means it by that name, or cannot be asked.
+    async fn fetched(&self, reference: &Reference) -> Option<Arc<dyn Source>> {
+        let location = self.fetched.get(reference)?;
+        let source = open(location, &self.tools.store, &self.tools.registry).ok()?;
+        let here = oci::digest_of(&source.root().await.ok()?.descriptor).ok()?;
+        let note = |text: String| (self.tools.events)(crate::event::Event::Note(text));
+        match self.tools.registry.digest(reference).await {
+            Ok(there) if there != here => {
+                note(format!("{reference} is another image by now than the one in {location}, which is not used"));
+                return None;
+            }
+            Ok(_) => {}
+            Err(error) => note(format!("warning: {error}; {reference} is taken from {location}")),
+        }
+        Some(source)
     }
 
     /// The build context, or a named one; walked when it is first needed.
@@ -258,7 +277,10 @@ impl Resolver for Lookups {
             let in_store = if self.pull { None } else { self.tools.store.image(&reference)? };
             let source: Arc<dyn Source> = match in_store {
                 Some(tagged) => Arc::new(StoreSource::at(&self.tools.store, tagged.descriptor)),
-                None => open(&Location::Registry(reference), &self.tools.store, &self.tools.registry)?,
+                None => match self.fetched(&reference).await {
+                    Some(source) => source,
+                    None => open(&Location::Registry(reference), &self.tools.store, &self.tools.registry)?,
+                },
             };
             self.resolve(source, name, platform, exact).await
         })

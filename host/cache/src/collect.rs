@@ -40,6 +40,12 @@ impl Held {
         &self.name
     }
 
+    /// Whether there are documents beside the one that counts, or that has not the name by which it is found first.
+    fn has_others(&self) -> bool {
+        let is_first = |name: &str| entry::parse(name).is_none_or(|(_, number)| number == 0);
+        self.names.len() > 1 || self.current.as_ref().is_some_and(|(name, _)| !is_first(name))
+    }
+
     /// Whether any of its documents has its blobs.
     #[must_use]
     pub fn is_of_use(&self) -> bool {
@@ -133,7 +139,7 @@ pub async fn holding(backend: &dyn Backend) -> Result<Holding, Error> {
         groups.entry(document.1.name.clone()).or_default().push(document);
     }
     let item = |(name, mut group): (String, Vec<(String, Known, Document, bool)>)| {
-        group.sort_by_key(|(_, known, ..)| known.number);
+        group.sort_by_key(|(_, known, ..)| (known.created_at, known.number));
         let names = group.iter().map(|(name, ..)| name.clone()).collect();
         let last = group.last().map(|(_, known, ..)| (known.title.clone(), known.created_at));
         let current = group.into_iter().rev().find(|(.., useful)| *useful);
@@ -186,18 +192,19 @@ pub async fn collect(backend: &dyn Backend, keep: Keep, dry_run: bool) -> Result
         let kept = item.current.is_some() && (no_limit || is_young || is_little);
         if kept { stays.push(item) } else { goes.push(item) }
     }
-    let superseded = stays.iter().map(|item| item.names.len() - 1).sum();
+    let superseded = stays.iter().map(|item| item.names.len().saturating_sub(1)).sum();
     let left = Holding { items: stays, foreign };
     if dry_run {
         return Ok(Freed { items: goes, superseded, left, bytes: None });
     }
-    for item in left.items.iter().filter(|item| item.names.len() > 1) {
+    for item in left.items.iter().filter(|item| item.has_others()) {
         only_current(backend, item).await?;
     }
     let names: Vec<String> = goes.iter().flat_map(|item| item.names.clone()).collect();
     backend.remove(&names).await?;
     let needed: BTreeSet<Digest> = left.items.iter().flat_map(|item| &item.blobs).map(|blob| blob.digest).collect();
-    let bytes = backend.sweep(&needed).await?;
+    // What is not understood may need blobs that nobody else does.
+    let bytes = if foreign > 0 && backend.repository().is_none() { None } else { backend.sweep(&needed).await? };
     Ok(Freed { items: goes, superseded, left, bytes })
 }
 
@@ -209,19 +216,20 @@ async fn only_current(backend: &dyn Backend, item: &Held) -> Result<(), Error> {
         let others: Vec<String> = item.names.iter().filter(|name| *name != current).cloned().collect();
         return backend.remove(&others).await;
     }
+    let mut there = Vec::new();
+    for blob in &document.blobs {
+        if backend.has(blob).await? {
+            there.push(*blob);
+        }
+    }
     backend.remove(std::slice::from_ref(&item.name)).await?;
     let mut head = document.head.clone();
     head["under"] = item.name.clone().into();
     let record = entry::entry(document).map(|entry| entry.record);
     let diff_id = record.as_ref().map_or(oci::DiffId(Digest::of(b"")), |record| record.layer);
     let created = record.map(|record| record.created).unwrap_or_default();
-    let blobs = document.blobs.iter().map(|blob| NewBlob {
-        blob: *blob,
-        diff_id,
-        source: Arc::new(Gone),
-        at: None,
-        is_new: false,
-    });
+    let blobs =
+        there.into_iter().map(|blob| NewBlob { blob, diff_id, source: Arc::new(Gone), at: None, is_new: false });
     let details = serde_json::Value::Null;
     let renamed = NewDocument { head, details, title: item.title.clone(), created, blobs: blobs.collect() };
     backend.write(&item.name, renamed).await?;

@@ -168,10 +168,12 @@ pub async fn put(
     let place = backend.name().to_owned();
     for number in 0..MOST {
         let name = name(key, number);
-        match look(backend, &name, wanted).await? {
-            Look::Entry(_) => return Ok(Kept::Exists),
-            Look::Useless => continue,
-            Look::Nothing => {}
+        match look(backend, &name, wanted).await {
+            Ok(Look::Entry(_)) => return Ok(Kept::Exists),
+            Ok(Look::Useless) => continue,
+            // Some registries let nobody read what is not there yet.
+            Ok(Look::Nothing) | Err(Error::Registry { source: registry::Error::Denied { .. }, .. }) => {}
+            Err(error) => return Err(error),
         }
         let entry = entry.await.map_err(|reason| Error::Invalid { place: place.clone(), reason })?;
         let size = entry.layer.0.size;

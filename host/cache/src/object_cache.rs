@@ -134,11 +134,16 @@ impl ObjectCache {
 
     async fn delete(&self, paths: Vec<ObjectPath>) -> Result<(), Error> {
         let paths = stream::iter(paths.into_iter().map(Ok)).boxed();
-        let deleted = self.objects.delete_stream(paths).try_for_each(|_| async { Ok(()) }).await;
-        match deleted {
-            Err(ObjectError::NotFound { .. }) => Ok(()),
-            result => result.map_err(|error| self.failed(error)),
+        let mut deleted = self.objects.delete_stream(paths);
+        let mut failed = None;
+        while let Some(result) = deleted.next().await {
+            match result {
+                // Somebody was faster.
+                Ok(_) | Err(ObjectError::NotFound { .. }) => {}
+                Err(error) => failed = failed.or(Some(error)),
+            }
         }
+        failed.map_or(Ok(()), |error| Err(self.failed(error)))
     }
 }
 
@@ -214,13 +219,20 @@ impl Backend for ObjectCache {
 
     fn sweep<'f>(&'f self, needed: &'f BTreeSet<Digest>) -> Later<'f, Result<Option<u64>, Error>> {
         Box::pin(async move {
+            for mark in ["oci-layout", "index.json"] {
+                // Somebody else's images are in the same folder.
+                if self.size(&ObjectPath::from(mark)).await?.is_some() {
+                    return Ok(None);
+                }
+            }
             let needed: BTreeSet<String> = needed.iter().map(|digest| digest.hex().to_string()).collect();
             let now = SystemTime::now();
             let goes = |meta: &ObjectMeta| {
                 let is_old = now.duration_since(meta.last_modified.into()).is_ok_and(|age| age > GRACE);
-                is_old && meta.location.filename().is_some_and(|name| !needed.contains(name))
+                let is_hex = |name: &str| name.len() == 64 && name.bytes().all(|b| b.is_ascii_hexdigit());
+                is_old && meta.location.filename().is_some_and(|name| is_hex(name) && !needed.contains(name))
             };
-            let blobs: Vec<_> = self.list("blobs").await?.into_iter().filter(goes).collect();
+            let blobs: Vec<_> = self.list("blobs/sha256").await?.into_iter().filter(goes).collect();
             let bytes = blobs.iter().map(|meta| meta.size).sum();
             self.delete(blobs.into_iter().map(|meta| meta.location).collect()).await?;
             Ok(Some(bytes))

@@ -137,6 +137,9 @@ pub(crate) struct BuildArgs {
     /// How layers are compressed
     #[arg(long, value_enum, default_value_t = LayerCompression::Gzip)]
     pub(crate) compression: LayerCompression,
+    /// Base images that a warmer has fetched, and the layouts that they are in.
+    #[arg(skip)]
+    pub(crate) fetched_images: Vec<(oci::Reference, PathBuf)>,
     /// Only `false` is supported yet: no provenance is made
     #[arg(long, value_name = "BOOL", default_value = "false")]
     pub(crate) provenance: String,

@@ -15,6 +15,7 @@ use clap::Parser;
 use image::Location;
 use oci::Reference;
 
+use crate::args::build::BuildArgs;
 use crate::args::executor::{
     ExecutorArgs, ExecutorCommand, Foreign, KanikoArgs, KanikoPushArgs, LoginArgs, MigrateArgs, RegistryArgs,
     WarmerArgs,
@@ -57,21 +58,28 @@ async fn execute(global: &Global, args: &KanikoArgs) -> ExitCode {
     };
     to.notes.iter().for_each(|note| report::note(note));
     match command {
-        Command::Build(args) => build::run_where(&global, &args, to.may_be_there).await,
+        Command::Build(build) => {
+            let fetched_images = match fetched_images(args) {
+                Ok(images) => images,
+                Err(error) => return report::failure(&error, None),
+            };
+            let build = BuildArgs { fetched_images, ..*build };
+            build::run_where(&global, &build, to.may_be_there).await
+        }
         Command::Plan(args) => plan::run(&global, &args).await,
         _ => unreachable!("a translation is a build or a plan"),
     }
 }
 
 fn translate(args: &KanikoArgs) -> Result<Translation> {
-    let mut to = translation::build(args, &Path::exists, &|name| std::env::var(name).ok())?;
+    translation::build(args, &Path::exists, &|name| std::env::var(name).ok())
+}
+
+/// What the warmer has fetched, by the names that registries know.
+fn fetched_images(args: &KanikoArgs) -> Result<Vec<(Reference, PathBuf)>> {
     let age = request::age("--cache-ttl", &args.cache_ttl)?;
-    // Before the context, which is last.
-    let at = to.words.len() - 1;
-    for (name, folder) in fetched(&args.cache_dir, age) {
-        to.words.insert(at, format!("--build-context={name}=oci-layout://{}", folder.display()));
-    }
-    Ok(to)
+    let images = fetched(&args.cache_dir, age).into_iter();
+    Ok(images.filter_map(|(name, folder)| Some((name.parse().ok()?, folder))).collect())
 }
 
 /// The translation as if it had been typed; what the command line says of every command counts with it.
@@ -137,12 +145,13 @@ fn login(args: &LoginArgs) -> Result<()> {
         other => other,
     };
     let auth = base64::engine::general_purpose::STANDARD.encode(format!("{}:{password}", args.username));
-    config["auths"][registry] = serde_json::json!({ "auth": auth });
+    let malformed = || format!("{} is no configuration of Docker's", path.display());
+    let auths = config.as_object_mut().with_context(malformed)?.entry("auths").or_insert_with(|| serde_json::json!({}));
+    auths.as_object_mut().with_context(malformed)?.insert(registry.to_owned(), serde_json::json!({ "auth": auth }));
     let folder = path.parent().unwrap_or(Path::new("."));
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).with_context(|| folder.display().to_string())?;
-    let aside = path.with_extension("json.new");
-    let mut file = fs::File::options();
-    let mut file = file.write(true).create(true).truncate(true).mode(0o600).open(&aside)?;
+    let aside = path.with_extension(unique("new"));
+    let mut file = fs::File::options().write(true).create_new(true).mode(0o600).open(&aside)?;
     file.write_all(&serde_json::to_vec_pretty(&config)?)?;
     fs::rename(&aside, &path).with_context(|| path.display().to_string())?;
     print(&format!("credentials for {} are in {}", args.registry, path.display()));
@@ -183,6 +192,12 @@ fn fetched(cache: &Path, age: u64) -> Vec<(String, PathBuf)> {
     images
 }
 
+/// An ending that no other process uses: in containers every one of them is process 1.
+fn unique(word: &str) -> String {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    format!("{word}-{}-{}", std::process::id(), now.as_nanos())
+}
+
 pub(crate) async fn warmer(global: &Global, args: &WarmerArgs) -> ExitCode {
     done(warm(global, args).await)
 }
@@ -198,6 +213,9 @@ async fn warm(global: &Global, args: &WarmerArgs) -> Result<()> {
     if names.is_empty() {
         bail!("give --image or --dockerfile: there is nothing to fetch");
     }
+    if args.custom_platform.is_some() {
+        report::note("--custom-platform changes nothing: images are fetched for every platform that they have");
+    }
     let global = with_registries(global, &args.registry, &[])?;
     let age = request::age("--cache-ttl", &args.cache_ttl)?;
     let there: BTreeSet<String> = fetched(&args.cache_dir, age).into_iter().map(|(name, _)| name).collect();
@@ -209,12 +227,12 @@ async fn warm(global: &Global, args: &WarmerArgs) -> Result<()> {
         let reference: Reference = name.parse().with_context(|| format!("--image {name}"))?;
         let folder = args.cache_dir.join(oci::Digest::of(name.as_bytes()).hex());
         // What is there may be read: the new one takes its place when it is whole.
-        let aside = folder.with_extension(format!("new-{}", std::process::id()));
+        let aside = folder.with_extension(unique("new"));
         fs::create_dir_all(&args.cache_dir).with_context(|| args.cache_dir.display().to_string())?;
         images::transfer(&global, &Location::Registry(reference), &Location::Layout(aside.clone(), None)).await?;
         fs::write(aside.join(NAME), &name)?;
         if folder.exists() {
-            let old = folder.with_extension(format!("old-{}", std::process::id()));
+            let old = folder.with_extension(unique("old"));
             fs::rename(&folder, &old).with_context(|| folder.display().to_string())?;
             fs::rename(&aside, &folder).with_context(|| folder.display().to_string())?;
             fs::remove_dir_all(&old).with_context(|| old.display().to_string())?;

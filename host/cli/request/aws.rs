@@ -7,9 +7,14 @@ use anyhow::{Result, bail};
 
 use crate::surroundings;
 
+/// The environment's variables that are text.
+fn variables() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+}
+
 /// Settings by the names that they have in the environment, those of a profile first.
 pub(super) fn settings() -> Result<Vec<(String, String)>> {
-    let environment: Vec<(String, String)> = std::env::vars().filter(|(name, _)| name.starts_with("AWS_")).collect();
+    let environment: Vec<(String, String)> = variables().filter(|(name, _)| name.starts_with("AWS_")).collect();
     let of = |name: &str| environment.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
     let profile = of("AWS_PROFILE").or_else(|| of("AWS_DEFAULT_PROFILE"));
     let name = profile.as_deref().unwrap_or("default");
@@ -56,7 +61,7 @@ pub(super) fn settings() -> Result<Vec<(String, String)>> {
 pub(super) fn of_buckets() -> Result<Vec<(String, String)>> {
     let mut all = settings()?;
     let others = |name: &str| name.starts_with("GOOGLE_") || name.starts_with("AZURE_");
-    all.extend(std::env::vars().filter(|(name, _)| others(name)));
+    all.extend(variables().filter(|(name, _)| others(name)));
     // As kaniko's users name it.
     if let Some(endpoint) = surroundings::variable("S3_ENDPOINT") {
         all.push(("AWS_ENDPOINT_URL_S3".into(), endpoint));

@@ -162,7 +162,7 @@ fn cache(to: &mut Translation, args: &KanikoArgs) -> Result<()> {
         None => (format!("type=registry,ref={repository}"), format!("type=registry,ref={repository}")),
     };
     to.flag("cache-from", format!("{from},max-age={ttl}"));
-    if !switches.no_push_cache {
+    if !switches.no_push_cache && !switches.dryrun {
         to.flag("cache-to", format!("{into},max-age={ttl}"));
     }
     Ok(())
@@ -427,6 +427,10 @@ mod tests {
         becomes("--context tar://stdin --no-push -v error", "build --progress=quiet -");
         becomes("--bucket b -c x.tar.gz --no-push", "build --progress=plain gs://b/x.tar.gz");
         becomes("--dryrun --destination a", "plan /workspace/");
+        becomes(
+            "--dryrun -d r.example/a --cache",
+            "plan --cache-from=type=registry,ref=r.example/a/cache,max-age=336h /workspace/",
+        );
     }
 
     #[test]

@@ -82,6 +82,7 @@ async fn request(
         annotations: Vec::new(),
         context: found.context,
         named_contexts: input.build_context.iter().map(|text| named_context(text)).collect::<Result<_>>()?,
+        fetched_images: BTreeMap::new(),
         secrets,
         commands,
         no_cache: input.no_cache,
@@ -131,6 +132,8 @@ pub(crate) async fn build(args: &BuildArgs, roots: &[PathBuf]) -> Result<BuildRe
         || given(&request.build_args, "BUILDKIT_INLINE_CACHE").is_some_and(|value| value == "1");
     request.cache_to = exports.into_iter().flatten().collect();
     request.cache_mount_store = args.cache_mount_store.as_deref().map(cache::mounts).transpose()?;
+    let fetched = |(name, folder): &(Reference, PathBuf)| (name.clone(), Location::Layout(folder.clone(), None));
+    request.fetched_images = args.fetched_images.iter().map(fetched).collect();
     request.require_cached = args.require_cached;
     request.annotations = args.annotation.iter().map(|text| pair("--annotation", text)).collect::<Result<_>>()?;
     request.tags = args.tag.iter().map(|text| text.parse::<Reference>()).collect::<Result<_, _>>()?;

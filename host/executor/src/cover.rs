@@ -30,8 +30,6 @@ pub struct Covers {
     root: Root,
     aside: PathBuf,
     covered: Vec<Covered>,
-    /// Folders that were made on the way, deepest last.
-    made: Vec<PathBuf>,
 }
 
 #[derive(Debug)]
@@ -42,7 +40,15 @@ struct Covered {
     was: Option<String>,
     /// Where it goes when it is taken out; none: nowhere.
     back: Option<PathBuf>,
+    /// Device, number and kind of what was put there, once it was: a step may have put something else in its place, which may
+    /// have been given the same number.
+    inode: Option<(u64, u64, FileType)>,
+    /// Folders that were made on the way, deepest last.
+    made: Vec<PathBuf>,
 }
+
+/// What keeps a place from being as it was before.
+const MOVED: &str = "the command has moved or replaced what was mounted there; without mounts that cannot be undone";
 
 impl Covers {
     /// For the tree at `tree`; what is covered waits in `aside`, an empty folder on the same file system.
@@ -50,7 +56,7 @@ impl Covers {
     /// # Errors
     /// When the tree cannot be opened.
     pub fn new(tree: &Path, aside: &Path) -> io::Result<Self> {
-        Ok(Self { root: Root::open(tree)?, aside: aside.to_owned(), covered: Vec::new(), made: Vec::new() })
+        Ok(Self { root: Root::open(tree)?, aside: aside.to_owned(), covered: Vec::new() })
     }
 
     /// What every step has: devices, an empty /proc and /sys, /etc/hosts, /etc/resolv.conf.
@@ -100,9 +106,10 @@ impl Covers {
     /// Makes room at a place; gives the folder that it is in and its name there.
     fn clear(&mut self, target: &str, back: Option<PathBuf>) -> io::Result<(OwnedFd, PathBuf)> {
         let place = self.root.resolve(Path::new(target))?;
-        if let Some(folder) = place.parent() {
-            self.made.extend(self.root.make_dirs_inside(folder, 0o755)?);
-        }
+        let made = match place.parent() {
+            Some(folder) => self.root.make_dirs_inside(folder, 0o755)?,
+            None => Vec::new(),
+        };
         let (parent, name) = self.root.parent(&place)?;
         let name = PathBuf::from(name);
         let was = match statat(&parent, &name, AtFlags::SYMLINK_NOFOLLOW) {
@@ -114,8 +121,17 @@ impl Covers {
             Err(Errno::NOENT) => None,
             Err(error) => return Err(error.into()),
         };
-        self.covered.push(Covered { place, was, back });
+        self.covered.push(Covered { place, was, back, inode: None, made });
         Ok((parent, name))
+    }
+
+    /// Remembers what has just been put to a place.
+    fn note(&mut self, parent: &OwnedFd, name: &Path) -> io::Result<()> {
+        let inode = inode(parent, name)?;
+        if let Some(covered) = self.covered.last_mut() {
+            covered.inode = Some(inode);
+        }
+        Ok(())
     }
 
     fn file(&mut self, target: &str, content: &[u8], owner: (u32, u32), mode: u32) -> io::Result<()> {
@@ -124,70 +140,93 @@ impl Covers {
         let mut file = fs::File::from(openat(&parent, &name, flags, Mode::from_raw_mode(0o600))?);
         file.write_all(content)?;
         fchown(&file, Some(Uid::from_raw(owner.0)), Some(Gid::from_raw(owner.1)))?;
-        Ok(fchmod(&file, Mode::from_raw_mode(mode))?)
+        fchmod(&file, Mode::from_raw_mode(mode))?;
+        self.note(&parent, &name)
     }
 
     fn folder(&mut self, target: &str, mode: u32) -> io::Result<()> {
         let (parent, name) = self.clear(target, None)?;
         mkdirat(&parent, &name, Mode::from_raw_mode(0o700))?;
-        Ok(chmodat(&parent, &name, Mode::from_raw_mode(mode), AtFlags::empty())?)
+        chmodat(&parent, &name, Mode::from_raw_mode(mode), AtFlags::empty())?;
+        self.note(&parent, &name)
     }
 
     /// A folder of this machine's, which goes back where it was.
     fn moved(&mut self, target: &str, path: &Path) -> io::Result<()> {
         let (parent, name) = self.clear(target, Some(path.to_owned()))?;
-        Ok(renameat(CWD, path, &parent, &name)?)
+        renameat(CWD, path, &parent, &name)?;
+        self.note(&parent, &name)
     }
 
     fn socket(&mut self, target: &str, path: &Path, owner: (u32, u32), mode: u32) -> io::Result<()> {
         let (parent, name) = self.clear(target, None)?;
         linkat(CWD, path, &parent, &name, AtFlags::empty())?;
         chownat(&parent, &name, Some(Uid::from_raw(owner.0)), Some(Gid::from_raw(owner.1)), AtFlags::empty())?;
-        Ok(chmodat(&parent, &name, Mode::from_raw_mode(mode), AtFlags::empty())?)
+        chmodat(&parent, &name, Mode::from_raw_mode(mode), AtFlags::empty())?;
+        self.note(&parent, &name)
     }
 
     fn copied(&mut self, target: &str, trees: &[PathBuf], source: &str) -> io::Result<()> {
         let tree = trees.first().ok_or(io::ErrorKind::NotFound)?;
         let source = Root::open(tree)?.resolve(Path::new(source))?;
         let (parent, name) = self.clear(target, None)?;
-        copy(&tree.join(source.strip_prefix("/").unwrap_or(&source)), &parent, &name)
+        copy(&tree.join(source.strip_prefix("/").unwrap_or(&source)), &parent, &name)?;
+        self.note(&parent, &name)
     }
 
-    /// Takes everything out, the last first, and puts back what was there. A place that the step has taken away is left
-    /// alone.
+    /// Takes everything out, the last first, and puts back what was there.
     ///
     /// # Errors
-    /// In words.
+    /// In words; also when the step has moved what it was given: somewhere in the tree there may be a secret then, and
+    /// nobody may make a layer of it.
     pub fn take_away(mut self) -> Result<(), String> {
         let mut failed = Ok(());
         for covered in self.covered.drain(..).rev() {
             let taken = take(&self.root, &self.aside, &covered).during(covered.place.display());
             failed = failed.and(taken);
         }
-        for folder in self.made.iter().rev() {
-            if let Ok((parent, name)) = self.root.parent(folder) {
-                // One that the step has put something into stays.
-                let _ = unlinkat(&parent, name, AtFlags::REMOVEDIR);
-            }
-        }
         failed
     }
 }
 
+fn inode(parent: &OwnedFd, name: &Path) -> io::Result<(u64, u64, FileType)> {
+    let stat = statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    Ok((stat.st_dev, stat.st_ino, FileType::from_raw_mode(stat.st_mode)))
+}
+
 fn take(root: &Root, aside: &Path, covered: &Covered) -> io::Result<()> {
-    let there = root.parent(&covered.place).map(|(parent, name)| (parent, PathBuf::from(name)));
-    match (&there, &covered.back) {
-        (Ok((parent, name)), Some(back)) => match renameat(parent, name, CWD, back) {
-            Ok(()) | Err(Errno::NOENT) => {}
-            Err(error) => return Err(error.into()),
-        },
-        (Ok((parent, name)), None) => delete(parent, name)?,
-        (Err(_), _) => {}
+    let moved = || io::Error::other(MOVED);
+    let (parent, name) = root.parent(&covered.place).map_err(|_| moved())?;
+    let name = Path::new(name);
+    let there = inode(&parent, name).ok();
+    let is_ours = covered.inode.is_some() && there == covered.inode;
+    match &covered.back {
+        Some(back) if is_ours => give_back(&parent, name, back, aside)?,
+        _ => delete(&parent, name)?,
     }
-    if let (Ok((parent, name)), Some(was)) = (&there, &covered.was) {
-        renameat(CWD, aside.join(was), parent, name)?;
+    if let Some(was) = &covered.was {
+        renameat(CWD, aside.join(was), &parent, name)?;
     }
-    Ok(())
+    for folder in covered.made.iter().rev() {
+        if let Ok((parent, name)) = root.parent(folder) {
+            // One that the step has put something into stays.
+            let _ = unlinkat(&parent, name, AtFlags::REMOVEDIR);
+        }
+    }
+    // What was never put there cannot have been moved.
+    if is_ours || covered.inode.is_none() { Ok(()) } else { Err(moved()) }
+}
+
+/// Puts a folder back; what somebody has made in its place meanwhile makes way.
+fn give_back(parent: &OwnedFd, name: &Path, back: &Path, aside: &Path) -> io::Result<()> {
+    match renameat(parent, name, CWD, back) {
+        Err(Errno::NOTEMPTY | Errno::EXIST) => {
+            let made = back.file_name().map(|name| aside.join(name)).ok_or(io::ErrorKind::InvalidInput)?;
+            renameat(CWD, back, CWD, made)?;
+            Ok(renameat(parent, name, CWD, back)?)
+        }
+        result => Ok(result?),
+    }
 }
 
 fn delete(parent: &OwnedFd, name: &Path) -> io::Result<()> {

@@ -320,7 +320,7 @@ impl Rootfs {
                 self.attach(&memory, &mount.target, true)
             }
             MountKind::Folder { path, read_only } => {
-                let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+                let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 let folder = sys::rustix::fs::open(path, flags, Mode::empty()).during("its folder")?;
                 let copy = mount::clone_tree(folder.as_fd(), false).during("its folder")?;
                 mount::set_no_devices(copy.as_fd()).during("its folder")?;

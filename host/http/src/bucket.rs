@@ -48,12 +48,13 @@ pub fn open(address: &str, settings: &Settings, client: &Client) -> object_store
     Ok(match url.scheme() {
         "s3" => {
             let mut builder = AmazonS3Builder::new().with_http_connector(Connector::new(client));
-            builder = builder.with_bucket_name(host).with_retry(retry);
             for (name, value) in known {
                 if let Ok(key) = name.parse() {
                     builder = builder.with_config(key, value);
                 }
             }
+            // Last, since a setting may name another.
+            builder = builder.with_bucket_name(host).with_retry(retry);
             let endpoint = builder.get_config_value(&AmazonS3ConfigKey::S3Endpoint);
             let endpoint = endpoint.or_else(|| builder.get_config_value(&AmazonS3ConfigKey::Endpoint));
             // The user has named it, and knows how it wants to be talked to.
@@ -64,24 +65,24 @@ pub fn open(address: &str, settings: &Settings, client: &Client) -> object_store
         }
         "gs" => {
             let mut builder = GoogleCloudStorageBuilder::new().with_http_connector(Connector::new(client));
-            builder = builder.with_bucket_name(host).with_retry(retry);
             for (name, value) in known.filter(|(name, _)| name.starts_with("google_")) {
                 if let Ok(key) = name.parse() {
                     builder = builder.with_config(key, value);
                 }
             }
+            builder = builder.with_bucket_name(host).with_retry(retry);
             (Arc::new(builder.build()?), path(url.path())?)
         }
         "https" => {
             let (container, rest) = url.path().trim_start_matches('/').split_once('/').unwrap_or((url.path(), ""));
             let account = host.strip_suffix(AZURE).ok_or_else(|| invalid(format!("{address} is in no bucket")))?;
             let mut builder = MicrosoftAzureBuilder::new().with_http_connector(Connector::new(client));
-            builder = builder.with_account(account).with_container_name(container).with_retry(retry);
             for (name, value) in known.filter(|(name, _)| name.starts_with("azure_")) {
                 if let Ok(key) = name.parse() {
                     builder = builder.with_config(key, value);
                 }
             }
+            builder = builder.with_account(account).with_container_name(container).with_retry(retry);
             (Arc::new(builder.build()?), path(rest)?)
         }
         other => return Err(invalid(format!("{other}:// is no bucket"))),

@@ -69,7 +69,8 @@ impl Client {
     /// # Errors
     /// When it is not there, or the registry does not let it go.
     pub async fn delete_manifest(&self, reference: &Reference) -> Result<(), Error> {
-        let digest = self.digest(reference).await?;
+        // By the registry itself: a mirror may be behind.
+        let digest = self.digest_at(reference).await?;
         let call = Call {
             registry: reference.registry(),
             method: Method::DELETE,

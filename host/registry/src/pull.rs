@@ -109,7 +109,7 @@ impl Client {
         first(self.settings.places(reference), |place| async move { self.digest_at(&place).await }).await
     }
 
-    async fn digest_at(&self, reference: &Reference) -> Result<Digest, Error> {
+    pub(crate) async fn digest_at(&self, reference: &Reference) -> Result<Digest, Error> {
         let call = self.manifest_call(reference, Method::HEAD);
         let response = self.call(&call).await?;
         let told = response.headers().get("docker-content-digest").and_then(|value| value.to_str().ok()?.parse().ok());

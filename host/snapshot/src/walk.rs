@@ -84,7 +84,8 @@ impl Snapshot {
                         let path = tree::join(&folder, &entry.file_name().into_vec());
                         // Of what vanishes meanwhile there is nothing to tell.
                         let Ok(meta) = entry.metadata() else { continue };
-                        if meta.dev() != device || left_out.contains(&path) {
+                        // The files of an overlay may bear the numbers of the file systems below it; its folders never do.
+                        if meta.is_dir() && meta.dev() != device || left_out.contains(&path) {
                             continue;
                         }
                         if meta.is_dir() {

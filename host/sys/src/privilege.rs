@@ -40,7 +40,10 @@ pub fn may_chroot() -> bool {
         | CapabilitySet::DAC_OVERRIDE
         | CapabilitySet::FOWNER
         | CapabilitySet::SETUID
-        | CapabilitySet::SETGID;
+        | CapabilitySet::SETGID
+        | CapabilitySet::SETPCAP
+        | CapabilitySet::KILL
+        | CapabilitySet::MKNOD;
     rustix::thread::capabilities(None).is_ok_and(|sets| sets.effective.contains(needed))
 }
 

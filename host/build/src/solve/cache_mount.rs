@@ -22,13 +22,7 @@ impl Solver {
         origin: Option<&Origin>,
         held: &mut Held,
     ) -> Result<Kind, Error> {
-        let isolation = self.isolation(vertex).await?;
-        let flavour = isolation.flavour();
-        // Without mounts a folder can be in one place only.
-        let sharing = match cache.sharing {
-            Sharing::Shared if isolation.is_chroot() => Sharing::Locked,
-            sharing => sharing,
-        };
+        let flavour = self.isolation(vertex).await?.flavour();
         let store = &self.tools.store;
         // As in BuildKit, a mount that starts otherwise (another owner, mode or seed) is another mount.
         let start = match origin {
@@ -41,18 +35,21 @@ impl Solver {
         let name =
             format!("{space}\0{}\0{}:{}\0{:o}\0{start}\0{}", cache.id, cache.uid, cache.gid, cache.mode, cache.source);
         let base = store.mount(&flavour, &name);
-        let path = match sharing {
+        let path = match cache.sharing {
             Sharing::Shared => base,
             Sharing::Locked => {
                 let name = format!("mount {}", base.display());
-                let mutex = {
-                    let mut locks = self.locked_mounts.lock().unwrap_or_else(PoisonError::into_inner);
-                    locks.entry(name.clone()).or_default().clone()
-                };
-                held.in_process.push(mutex.lock_owned().await);
-                let (store, lock) = (store.clone(), name);
-                let lock = tokio::task::spawn_blocking(move || store.lock(&lock)).await;
-                held.between.push(lock.map_err(|error| Self::failed(vertex, error.to_string()))??);
+                // A step that has it twice holds it once.
+                if held.locked.insert(name.clone()) {
+                    let mutex = {
+                        let mut locks = self.locked_mounts.lock().unwrap_or_else(PoisonError::into_inner);
+                        locks.entry(name.clone()).or_default().clone()
+                    };
+                    held.in_process.push(mutex.lock_owned().await);
+                    let (store, lock) = (store.clone(), name);
+                    let lock = tokio::task::spawn_blocking(move || store.lock(&lock)).await;
+                    held.between.push(lock.map_err(|error| Self::failed(vertex, error.to_string()))??);
+                }
                 base
             }
             // The first that nobody uses.
@@ -75,7 +72,7 @@ impl Solver {
         }
         // What steps use side by side is saved as the first of them leaves it.
         if let Some(key) = key.filter(|_| !cache.read_only && path.extension().is_none()) {
-            let lock = (sharing == Sharing::Locked).then(|| format!("mount {}", path.display()));
+            let lock = (cache.sharing == Sharing::Locked).then(|| format!("mount {}", path.display()));
             self.mount_is_used(&path, &cache.id, key, lock);
         }
         Ok(Kind::Folder { path, read_only: cache.read_only })

@@ -49,8 +49,10 @@ pub(crate) struct Caches {
     indexes: Mutex<BTreeMap<DiffId, Index>>,
     pub(super) writes: Mutex<JoinSet<Result<(), (String, bool)>>>,
     pub(super) slots: Semaphore,
-    /// Backends that have failed are not asked again, and told of once.
-    pub(super) broken: Mutex<BTreeSet<String>>,
+    /// Backends that have failed are not asked again, and told of once. One that cannot be read may be written: some
+    /// registries let nobody read what is not there yet.
+    unreadable: Mutex<BTreeSet<String>>,
+    pub(super) unwritable: Mutex<BTreeSet<String>>,
     pub(super) written: Mutex<BTreeMap<String, Written>>,
     /// What the image says of its layers, by step.
     pub(super) inline: Mutex<BTreeMap<usize, InlineEntry>>,
@@ -90,14 +92,19 @@ impl Caches {
             inline: Mutex::default(),
             writes: Mutex::default(),
             slots: Semaphore::new(WRITES),
-            broken: Mutex::default(),
+            unreadable: Mutex::default(),
+            unwritable: Mutex::default(),
             written: Mutex::default(),
             bad: Bad::default(),
         }
     }
 
-    pub(super) fn is_broken(&self, backend: &dyn Backend) -> bool {
-        lock(&self.broken).contains(backend.name())
+    fn is_unreadable(&self, backend: &dyn Backend) -> bool {
+        lock(&self.unreadable).contains(backend.name())
+    }
+
+    pub(super) fn is_unwritable(&self, backend: &dyn Backend) -> bool {
+        lock(&self.unwritable).contains(backend.name())
     }
 
     /// The first entry under a key, asked for once.
@@ -105,7 +112,7 @@ impl Caches {
         let cell = lock(&self.found).entry(key).or_default().clone();
         let look = || async {
             for (backend, max_age) in &self.from {
-                if self.is_broken(&**backend) {
+                if self.is_unreadable(&**backend) {
                     continue;
                 }
                 let wanted = wanted.and_younger(*max_age, crate::time::now());
@@ -113,7 +120,7 @@ impl Caches {
                     Ok(Some(entry)) => return Some(Borrowed { backend: backend.clone(), entry }),
                     Ok(None) => {}
                     Err(error) => {
-                        if lock(&self.broken).insert(backend.name().to_owned()) {
+                        if lock(&self.unreadable).insert(backend.name().to_owned()) {
                             (tools.events)(Event::Note(format!("warning: {error}; it is left out of this build")));
                         }
                     }
@@ -192,7 +199,7 @@ impl Solver {
                 return fetch_index(&*backend, &entry.index?).await;
             }
             let from = self.caches.from.iter().filter(|_| !self.no_cache).map(|(backend, _)| backend);
-            for backend in from.filter(|backend| !self.caches.is_broken(&***backend)) {
+            for backend in from.filter(|backend| !self.caches.is_unreadable(&***backend)) {
                 if let Ok(Some(blob)) = cache::find_index(&**backend, layer).await
                     && let Some(index) = fetch_index(&**backend, &blob).await
                 {

@@ -34,7 +34,8 @@ impl Solver {
     /// Writes what a step gave to every cache that wants it, beside whatever else is done.
     pub(super) fn export(self: &Arc<Self>, id: VertexId, keys: &[Key], wanted: Wanted, record: &Record) {
         for (at, (backend, export)) in self.caches.to.iter().enumerate() {
-            if export.mode == CacheMode::Min && !self.exported.contains(&id.0) || self.caches.is_broken(&**backend) {
+            if export.mode == CacheMode::Min && !self.exported.contains(&id.0) || self.caches.is_unwritable(&**backend)
+            {
                 continue;
             }
             let (solver, keys, record) = (self.clone(), keys.to_vec(), record.clone());
@@ -51,10 +52,14 @@ impl Solver {
     async fn write_entry(&self, target: usize, key: Key, wanted: Wanted, record: &Record) -> Result<(), String> {
         let (backend, export) = &self.caches.to[target];
         let _slot = self.caches.slots.acquire().await.map_err(|error| error.to_string())?;
-        if self.caches.is_broken(&**backend) {
+        if self.caches.is_unwritable(&**backend) {
             return Ok(());
         }
         let wanted = wanted.and_younger(export.max_age, crate::time::now());
+        // What would be of no use there is not kept: it would only stand in the way.
+        if !wanted.is(record) {
+            return Ok(());
+        }
         match cache::put(&**backend, key, wanted, Box::pin(self.new_entry(record))).await {
             Ok(Kept::Exists) => Ok(()),
             Ok(Kept::Written { layer, size }) => {
@@ -69,7 +74,7 @@ impl Solver {
             }
             Err(error @ cache::BackendError::Invalid { .. }) => Err(error.to_string()),
             // One failure is enough to know that the others would fail as well.
-            Err(error) => match lock(&self.caches.broken).insert(backend.name().to_owned()) {
+            Err(error) => match lock(&self.caches.unwritable).insert(backend.name().to_owned()) {
                 true => Err(error.to_string()),
                 false => Ok(()),
             },
@@ -166,9 +171,11 @@ impl Solver {
         };
         if tokio::time::timeout(PATIENCE, all).await.is_err() {
             let seconds = PATIENCE.as_secs();
-            events(Event::Note(format!(
-                "warning: entries that were not written to a cache within {seconds} s are left out"
-            )));
+            let text = format!("entries that were not written to a cache within {seconds} s are left out");
+            match self.caches.to.iter().any(|(_, export)| !export.ignore_error) {
+                true => failed = failed.or(Some(text)),
+                false => events(Event::Note(format!("warning: {text}"))),
+            }
             writes.shutdown().await;
         }
         for (name, written) in lock(&self.caches.written).iter() {

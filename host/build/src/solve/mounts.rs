@@ -195,10 +195,15 @@ impl Solver {
         let (Some((worker, _)), Some(names)) = (self.worker.get(), self.mount_names().await) else { return Ok(None) };
         let text = |error: cache::BackendError| error.to_string();
         let before = cache::latest_mount(&**backend, names, &used.key).await.map_err(text)?;
-        let known = before.as_ref().map(|saved| {
-            let blobs = saved.blobs.iter().map(|blob| (blob.digest, blob.size));
-            saved.head.pieces.iter().copied().zip(blobs).collect()
-        });
+        let pairs = before.iter().flat_map(|saved| saved.head.pieces.iter().copied().zip(saved.blobs.iter().copied()));
+        let pairs: Vec<(Digest, Blob)> = pairs.collect();
+        // A place may have dropped a piece and kept what names it.
+        let is_there = |(content, blob): (Digest, Blob)| async move {
+            Ok::<_, cache::BackendError>(backend.has(&blob).await?.then_some((content, (blob.digest, blob.size))))
+        };
+        let known = stream::iter(pairs.clone()).map(is_there).buffer_unordered(FETCHES).try_collect::<Vec<_>>().await;
+        let known: BTreeMap<Digest, (Digest, u64)> = known.map_err(text)?.into_iter().flatten().collect();
+        let is_whole = pairs.iter().all(|(content, _)| known.contains_key(content));
         let scratch = self.tools.store.scratch_folder().map_err(|error| error.to_string())?;
         let packed = {
             let _held = match used.lock.clone() {
@@ -209,10 +214,10 @@ impl Solver {
                 }
                 None => None,
             };
-            worker.pack(path.to_owned(), scratch.path().to_owned(), known.unwrap_or_default(), store.limit).await?
+            worker.pack(path.to_owned(), scratch.path().to_owned(), known, store.limit).await?
         };
         let Packed { layer, size, pieces } = packed;
-        if before.as_ref().is_some_and(|saved| saved.is_exact && saved.head.layer == layer) {
+        if before.as_ref().is_some_and(|saved| is_whole && saved.is_exact && saved.head.layer == layer) {
             return Ok(None);
         }
         let now = crate::time::now();

@@ -30,6 +30,8 @@ const CA_VARIABLES: [&str; 6] =
 /// Locks that are held while a command runs.
 #[derive(Default)]
 pub(super) struct Held {
+    /// Names of locks.
+    pub(super) locked: std::collections::BTreeSet<String>,
     pub(super) in_process: Vec<tokio::sync::OwnedMutexGuard<()>>,
     pub(super) between: Vec<store::Lock>,
     pub(super) scratch: Vec<Scratch>,

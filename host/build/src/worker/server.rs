@@ -6,7 +6,10 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use oci::DiffId;
 use oci::media_type::Compression;
@@ -57,32 +60,43 @@ fn serve(mut socket: UnixStream) -> io::Result<()> {
         flavour: start.flavour,
         binds_proc: start.binds_proc,
         own: start.chroot.then(Trees::default),
-        abilities: Abilities { devices: !start.in_user_namespace, user_xattrs: start.in_user_namespace },
+        // Without mounts nothing keeps a step from opening a device that its image brings.
+        abilities: Abilities {
+            devices: !start.in_user_namespace && !start.chroot,
+            user_xattrs: start.in_user_namespace,
+        },
         replies: Mutex::new(socket.try_clone()?),
         steps: Mutex::default(),
+        closing: AtomicBool::new(false),
     });
     // Waited for rather than let go of, which is not safe for a thread that ends in that moment (glibc bug 19951).
-    let mut threads: Vec<std::thread::JoinHandle<()>> = Vec::new();
-    while let Some(Request { id, task }) = protocol::read(&mut socket)? {
+    let mut threads: Vec<JoinHandle<()>> = Vec::new();
+    // A connection that is reset is at its end as well.
+    while let Ok(Some(Request { id, task })) = protocol::read(&mut socket) {
         let ended = threads.extract_if(.., |thread| thread.is_finished());
         ended.for_each(|thread| drop(thread.join()));
         if let Task::Cancel(id) = task {
             server.cancel(id);
             continue;
         }
-        let server = server.clone();
         // A step is started by this thread and dies with it, so it lives as long as the step. Trees are walked folder by
         // folder, and a path has up to two thousand.
-        threads.push(std::thread::Builder::new().stack_size(16 << 20).spawn(move || {
-            let result = server.perform(id, task);
-            server.reply(&Reply::Done { id, result });
-        })?);
+        let started = std::thread::Builder::new().stack_size(16 << 20).spawn({
+            let server = server.clone();
+            move || {
+                let result = server.perform(id, task);
+                server.reply(&Reply::Done { id, result });
+            }
+        });
+        match started {
+            Ok(thread) => threads.push(thread),
+            Err(error) => server.reply(&Reply::Done { id, result: Err(error.to_string()) }),
+        }
     }
-    // The build has ended: whatever still runs ends with this process.
-    if server.binds_proc || server.own.is_some() {
-        sys::process::kill_children(&[])?;
-    }
-    Ok(())
+    // The build has ended: whatever still runs ends with this process, but where no namespace does.
+    let closed = server.close(&threads);
+    std::mem::forget(threads);
+    closed
 }
 
 fn set_up(socket: &mut UnixStream, start: &Start) -> Result<(), String> {
@@ -121,13 +135,42 @@ struct Server {
     replies: Mutex<UnixStream>,
     /// Steps that run, by the task's number.
     steps: Mutex<BTreeMap<u64, Option<Pid>>>,
+    /// Nothing is started any more.
+    closing: AtomicBool,
 }
+
+/// So long steps may take to put back what they were given.
+const LAST: Duration = Duration::from_millis(1500);
 
 impl Server {
     fn reply(&self, reply: &Reply) {
         let mut socket = self.replies.lock().unwrap_or_else(PoisonError::into_inner);
         // A build that is gone needs no answer.
         let _ = protocol::write(&mut *socket, reply);
+    }
+
+    /// Whether processes of a step outlive it, unless they are ended one by one.
+    fn has_no_process_namespace(&self) -> bool {
+        self.binds_proc || self.own.is_some()
+    }
+
+    /// Ends what steps still run, and lets them put back what is not theirs.
+    fn close(&self, threads: &[JoinHandle<()>]) -> io::Result<()> {
+        if !self.has_no_process_namespace() {
+            return Ok(());
+        }
+        {
+            let _steps = self.steps.lock().unwrap_or_else(PoisonError::into_inner);
+            self.closing.store(true, Ordering::Release);
+        }
+        let start = Instant::now();
+        loop {
+            sys::process::kill_children(&[])?;
+            if threads.iter().all(JoinHandle::is_finished) || start.elapsed() > LAST {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     fn cancel(&self, id: u64) {

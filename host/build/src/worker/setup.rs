@@ -190,9 +190,10 @@ pub(super) fn candidates() -> (Vec<Isolation>, Vec<(Mode, Refused)>) {
         false => refused.push((
             Mode::Chroot,
             Refused::new(
-                "this is no root that may change the root and own files (CAP_SYS_CHROOT, CHOWN, DAC_OVERRIDE, FOWNER, \
-                 SETUID and SETGID)",
-                "run the container as root with its engine's own capabilities: no `drop: [ALL]`, no `runAsNonRoot`",
+                "this is no root that may change the root, make devices and own files (CAP_SYS_CHROOT, MKNOD, CHOWN, \
+                 DAC_OVERRIDE, FOWNER, SETUID, SETGID, SETPCAP and KILL)",
+                "run the container as root with Docker's own capabilities: no `drop: [ALL]`, no `runAsNonRoot`; where the \
+                 engine gives fewer, add those",
             ),
         )),
     }

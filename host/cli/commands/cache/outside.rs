@@ -73,7 +73,10 @@ async fn make_room(backend: &dyn Backend, keep: Keep, dry_run: bool) -> Result<(
     match freed.bytes {
         Some(bytes) => print(&format!("{} of blobs that nothing needs gone", human(bytes))),
         None if dry_run || gone + superseded == 0 => {}
-        None => print("the registry takes the blobs away when it collects its garbage"),
+        None if backend.repository().is_some() => {
+            print("the registry takes the blobs away when it collects its garbage");
+        }
+        None => print("blobs are kept: there is something in the same place that is none of ours and may need them"),
     }
     Ok(())
 }

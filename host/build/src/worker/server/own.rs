@@ -99,10 +99,13 @@ impl Trees {
             let at = trees.iter().position(|own| Some(own.stack.len()) == nearest && layers.starts_with(&own.stack));
             at.map(|at| trees.remove(at))
         };
-        match known {
-            Some(mut own) => own.extend(&server.store, stack, server.abilities).map(|()| own),
-            None => Own::new(&server.store, stack, server.abilities),
+        if let Some(mut own) = known
+            // A layer that needs those below it to be understood is laid out with them.
+            && own.extend(&server.store, stack, server.abilities).is_ok()
+        {
+            return Ok(own);
         }
+        Own::new(&server.store, stack, server.abilities)
     }
 
     fn keep(&self, own: Own) {
@@ -117,6 +120,9 @@ impl Trees {
     pub(super) fn run(&self, server: &Server, id: u64, request: &RunRequest) -> Result<Answer, String> {
         let text = |error: snapshot::Error| error.to_string();
         let at = |error: std::io::Error| format!("{}: {error}", request.scratch.display());
+        // One at a time, of all builds on this store: two could help each other out of their roots, by handing on a folder
+        // that is open; and a cache mount can be in one tree only.
+        let _alone = server.store.lock("step without namespaces").map_err(|error| error.to_string())?;
         let mut own = self.take(server, &request.stack).map_err(text)?;
         let aside = own.scratch.path().join("aside");
         fs::create_dir_all(&aside).map_err(at)?;

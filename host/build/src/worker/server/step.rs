@@ -7,6 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 
 use executor::Spec;
 use executor::cgroup::Group;
@@ -66,6 +67,9 @@ impl Server {
         let mut child = {
             // Whoever looks for processes that nobody waits for must know this one.
             let mut steps = self.steps.lock().unwrap_or_else(PoisonError::into_inner);
+            if self.closing.load(Ordering::Acquire) {
+                return Err(io::Error::other("the build has ended"));
+            }
             let mut child = command.spawn()?;
             let pid = Pid::from_raw(i32::try_from(child.id()).unwrap_or(0));
             if steps.insert(id, pid).is_some_and(|cancelled| cancelled.is_none()) {
@@ -95,16 +99,23 @@ impl Server {
             if let Some(stderr) = stderr {
                 scope.spawn(move || self.forward(id, true, stderr.into()));
             }
-        });
-        child.wait()?;
-        let mut steps = self.steps.lock().unwrap_or_else(PoisonError::into_inner);
-        let cancelled = steps.remove(&id) == Some(None);
-        if self.binds_proc || self.own.is_some() {
-            // What a step that was killed has left is this process's now; no namespace has ended with it.
-            let steps: Vec<Pid> = steps.values().copied().flatten().collect();
-            sys::process::kill_children(&steps)?;
-        }
-        Ok(cancelled)
+            let ended = match child.wait() {
+                // Whoever ended what another step had left has waited for it.
+                Err(error) if error.raw_os_error() == Some(sys::rustix::io::Errno::CHILD.raw_os_error()) => Ok(()),
+                result => result.map(|_| ()),
+            };
+            let cancelled = {
+                let mut steps = self.steps.lock().unwrap_or_else(PoisonError::into_inner);
+                let cancelled = steps.remove(&id) == Some(None);
+                if self.has_no_process_namespace() {
+                    // What a step that was killed has left is this process's now, and holds the pipes that are read here.
+                    let steps: Vec<Pid> = steps.values().copied().flatten().collect();
+                    sys::process::kill_children(&steps)?;
+                }
+                cancelled
+            };
+            ended.map(|()| cancelled)
+        })
     }
 
     fn forward(&self, id: u64, is_error: bool, pipe: OwnedFd) {
