@@ -54,10 +54,11 @@ impl LayerWriter {
         Ok(Self { store: store.clone(), compression, tar: TarWriter::new(sink) })
     }
 
-    /// Adds an entry, as [`TarWriter::add`] does.
+    /// Adds an entry, in the order of [`tree::order`]. A file's bytes come from `body`, exactly as many as its size says; a
+    /// file whose inode is another path of this layer is a hard link to that.
     ///
     /// # Errors
-    /// As there.
+    /// When the bytes cannot be read or written, or the name is one that no layer can hold.
     pub fn add(&mut self, path: &[u8], entry: Entry, body: Option<&mut dyn Read>) -> Result<(), Error> {
         self.tar.add(path, entry, body)
     }
@@ -87,11 +88,7 @@ impl<W: Write> TarWriter<W> {
         Self { out, index: Layer::default() }
     }
 
-    /// Adds an entry, in the order of [`tree::order`]. A file's bytes come from `body`, exactly as many as its size says; a file
-    /// whose inode is another path of this layer is a hard link to that.
-    ///
-    /// # Errors
-    /// When the bytes cannot be read or written, or the name is one that no layer can hold.
+    /// As [`LayerWriter::add`].
     pub(crate) fn add(&mut self, path: &[u8], mut entry: Entry, body: Option<&mut dyn Read>) -> Result<(), Error> {
         // image-spec, "Whiteouts": whoever reads the layer would remove something.
         let problem = match entry.kind {
