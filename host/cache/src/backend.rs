@@ -1,5 +1,6 @@
 //! Where results are kept beside the local store: documents under names, blobs under digests, behind one trait.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -123,6 +124,11 @@ pub enum Error {
     },
 }
 
+fn only_read<T: Send + 'static>(place: &str) -> Later<'static, Result<T, Error>> {
+    let error = Error::Invalid { place: place.to_owned(), reason: "it is only read as a cache".into() };
+    Box::pin(async { Err(error) })
+}
+
 /// A place that keeps documents. Nothing in it is ever replaced.
 pub trait Backend: Send + Sync + fmt::Debug {
     /// As the user calls it.
@@ -134,13 +140,22 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// A blob's bytes, checked by whoever takes them.
     fn open<'f>(&'f self, blob: &'f Blob) -> Later<'f, Result<BoxStream<'static, std::io::Result<Bytes>>, Error>>;
     /// Keeps a document under a name that has none, its blobs first; says what was done for each of them.
-    fn write<'f>(&'f self, name: &'f str, document: NewDocument) -> Later<'f, Result<Vec<Pushed>, Error>>;
+    /// By itself, as the three below: a place is only read.
+    fn write<'f>(&'f self, _name: &'f str, _document: NewDocument) -> Later<'f, Result<Vec<Pushed>, Error>> {
+        only_read(self.name())
+    }
     /// The names of all documents.
-    fn names(&self) -> Later<'_, Result<Vec<String>, Error>>;
+    fn names(&self) -> Later<'_, Result<Vec<String>, Error>> {
+        only_read(self.name())
+    }
     /// Takes documents away.
-    fn remove<'f>(&'f self, names: &'f [String]) -> Later<'f, Result<(), Error>>;
+    fn remove<'f>(&'f self, _names: &'f [String]) -> Later<'f, Result<(), Error>> {
+        only_read(self.name())
+    }
     /// Takes away old blobs that are not among these; gives their bytes, or none where that is not ours to do.
-    fn sweep<'f>(&'f self, needed: &'f std::collections::BTreeSet<Digest>) -> Later<'f, Result<Option<u64>, Error>>;
+    fn sweep<'f>(&'f self, _needed: &'f BTreeSet<Digest>) -> Later<'f, Result<Option<u64>, Error>> {
+        only_read(self.name())
+    }
     /// The repository that its blobs are in, where it is one: they can be mounted from there.
     fn repository(&self) -> Option<&Reference> {
         None

@@ -1,18 +1,18 @@
 //! An image as a cache that is only read: its configuration says which steps its layers are of (`--cache-to type=inline`).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
-use oci::{Descriptor, DiffId, Digest, Index, Manifest, Reference, digest_of, media_type};
+use oci::{Descriptor, DiffId, Index, Manifest, Reference, digest_of, media_type};
 use plan::key::Key;
-use registry::{Access, Bytes, Client, Later, Pushed};
+use registry::{Access, Bytes, Client, Later};
 use serde::{Deserialize, Serialize};
 use store::Record;
 use tokio::sync::OnceCell;
 
-use crate::backend::{Backend, Blob, Document, Error, Named, NewDocument, Place, name};
+use crate::backend::{Backend, Blob, Document, Error, Named, Place, name};
 use crate::entry::Head;
 
 /// The field of an image's configuration that says of which steps its layers are.
@@ -56,11 +56,6 @@ impl ImageCache {
 
     fn failed(&self, source: registry::Error) -> Error {
         Error::Registry { place: self.name.clone(), source }
-    }
-
-    fn only_read(&self) -> Error {
-        let reason = "an image is only read as a cache; -o type=registry with --cache-to type=inline makes a new one";
-        Error::Invalid { place: self.name.clone(), reason: reason.into() }
     }
 
     async fn known(&self) -> Result<&BTreeMap<String, (Record, Blob)>, Error> {
@@ -144,22 +139,6 @@ impl Backend for ImageCache {
             let opened = self.client.blob(&self.reference, &blob.descriptor()).await;
             Ok(opened.map_err(|error| self.failed(error))?.into_stream())
         })
-    }
-
-    fn write<'f>(&'f self, _: &'f str, _: NewDocument) -> Later<'f, Result<Vec<Pushed>, Error>> {
-        Box::pin(async { Err(self.only_read()) })
-    }
-
-    fn names(&self) -> Later<'_, Result<Vec<String>, Error>> {
-        Box::pin(async { Err(self.only_read()) })
-    }
-
-    fn remove<'f>(&'f self, _: &'f [String]) -> Later<'f, Result<(), Error>> {
-        Box::pin(async { Err(self.only_read()) })
-    }
-
-    fn sweep<'f>(&'f self, _: &'f BTreeSet<Digest>) -> Later<'f, Result<Option<u64>, Error>> {
-        Box::pin(async { Err(self.only_read()) })
     }
 
     fn repository(&self) -> Option<&Reference> {

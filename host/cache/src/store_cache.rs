@@ -1,6 +1,5 @@
 //! The store of another builder as a cache that is only read: shared by many, on a disk that may be read-only.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 
@@ -8,11 +7,10 @@ use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 use object_store::ObjectStoreExt as _;
 use object_store::local::LocalFileSystem;
-use oci::Digest;
-use registry::{Bytes, Later, Pushed};
+use registry::{Bytes, Later};
 use store::{Record, Store};
 
-use crate::backend::{Backend, Blob, Document, Error, Named, NewDocument, Place, name};
+use crate::backend::{Backend, Blob, Document, Error, Named, Place, name};
 use crate::entry::Head;
 
 /// A store that is only read.
@@ -30,10 +28,6 @@ impl StoreCache {
         let store = Store::open_to_read(folder).map_err(|error| failed(error.to_string()))?;
         let files = LocalFileSystem::new_with_prefix(folder).map_err(|error| failed(error.to_string()))?;
         Ok(Self { store, files, name })
-    }
-
-    fn only_read(&self) -> Error {
-        Error::Invalid { place: self.name.clone(), reason: "a store is only read as a cache".into() }
     }
 }
 
@@ -71,21 +65,5 @@ impl Backend for StoreCache {
             let got = self.files.get(&path.into()).await.map_err(failed)?;
             Ok(got.into_stream().map(|piece| piece.map_err(io::Error::other)).boxed())
         })
-    }
-
-    fn write<'f>(&'f self, _: &'f str, _: NewDocument) -> Later<'f, Result<Vec<Pushed>, Error>> {
-        Box::pin(async { Err(self.only_read()) })
-    }
-
-    fn names(&self) -> Later<'_, Result<Vec<String>, Error>> {
-        Box::pin(async { Err(self.only_read()) })
-    }
-
-    fn remove<'f>(&'f self, _: &'f [String]) -> Later<'f, Result<(), Error>> {
-        Box::pin(async { Err(self.only_read()) })
-    }
-
-    fn sweep<'f>(&'f self, _: &'f BTreeSet<Digest>) -> Later<'f, Result<Option<u64>, Error>> {
-        Box::pin(async { Err(self.only_read()) })
     }
 }

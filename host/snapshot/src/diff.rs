@@ -110,7 +110,7 @@ impl<W: io::Write> Walk<'_, W> {
         let attributes = sys::xattr::list(&at).at(&at)?;
         let is_opaque = attributes.iter().any(|(name, value)| name.ends_with(".overlay.opaque") && value == b"y");
         let entry = Entry {
-            kind: self.kind(path, &at, meta, is_opaque && below.is_some())?,
+            kind: kind_of(path, &at, meta, is_opaque && below.is_some(), &mut self.links)?,
             mode: meta.mode() & 0o7777,
             uid: meta.uid(),
             gid: meta.gid(),
@@ -149,28 +149,6 @@ impl<W: io::Write> Walk<'_, W> {
             self.layer.add(&path, entry, None)?;
         }
         self.layer.add(path, entry, body)
-    }
-
-    fn kind(&mut self, path: &[u8], at: &Path, meta: &Metadata, opaque: bool) -> Result<Kind, Error> {
-        let kind = meta.file_type();
-        let device = || (sys::rustix::fs::major(meta.rdev()), sys::rustix::fs::minor(meta.rdev()));
-        Ok(if kind.is_dir() {
-            Kind::Dir { opaque }
-        } else if kind.is_symlink() {
-            Kind::Symlink(fs::read_link(at).at(at)?.into_os_string().into_vec())
-        } else if kind.is_char_device() {
-            Kind::Char(device().0, device().1)
-        } else if kind.is_block_device() {
-            Kind::Block(device().0, device().1)
-        } else if kind.is_fifo() {
-            Kind::Fifo
-        } else {
-            let mut first = path.to_vec();
-            if meta.nlink() > 1 {
-                first = self.links.entry((meta.dev(), meta.ino())).or_insert(first).clone();
-            }
-            Kind::File(tree::File { size: meta.size(), digest: None, inode: Inode { layer: None, path: first } })
-        })
     }
 
     /// What was at a path before: the topmost lower tree that has it decides, and a whiteout or a file among the
@@ -226,6 +204,35 @@ impl<W: io::Write> Walk<'_, W> {
             _ => Ok(true),
         }
     }
+}
+
+/// What is at a path that holds no socket. `links` has the first path of each inode with several.
+pub(crate) fn kind_of(
+    path: &[u8],
+    at: &Path,
+    meta: &Metadata,
+    opaque: bool,
+    links: &mut BTreeMap<(u64, u64), tree::Path>,
+) -> Result<Kind, Error> {
+    let kind = meta.file_type();
+    let device = || (sys::rustix::fs::major(meta.rdev()), sys::rustix::fs::minor(meta.rdev()));
+    Ok(if kind.is_dir() {
+        Kind::Dir { opaque }
+    } else if kind.is_symlink() {
+        Kind::Symlink(fs::read_link(at).at(at)?.into_os_string().into_vec())
+    } else if kind.is_char_device() {
+        Kind::Char(device().0, device().1)
+    } else if kind.is_block_device() {
+        Kind::Block(device().0, device().1)
+    } else if kind.is_fifo() {
+        Kind::Fifo
+    } else {
+        let mut first = path.to_vec();
+        if meta.nlink() > 1 {
+            first = links.entry((meta.dev(), meta.ino())).or_insert(first).clone();
+        }
+        Kind::File(tree::File { size: meta.size(), digest: None, inode: Inode { layer: None, path: first } })
+    })
 }
 
 /// What a folder is in a lower tree. A link of that tree on the way is no folder of the step's: here it would lead to

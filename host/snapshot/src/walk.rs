@@ -13,7 +13,7 @@ use std::path::Path;
 use std::sync::{Condvar, Mutex, PoisonError};
 
 use oci::DiffId;
-use oci::tree::{self, Entry, Inode, Kind, Time, Tree};
+use oci::tree::{self, Entry, Kind, Time, Tree};
 
 use crate::apply::os;
 use crate::error::{At, Error};
@@ -225,7 +225,7 @@ pub fn write(
     }
     let mut ordered: Vec<(tree::Path, bool)> = wanted.into_iter().collect();
     ordered.sort_by(|(one, _), (other, _)| tree::order(one, other));
-    let mut links: HashMap<(u64, u64), tree::Path> = HashMap::new();
+    let mut links = BTreeMap::new();
     for (path, is_gone) in ordered {
         if is_gone {
             layer.add(&path, Entry { kind: Kind::Whiteout, ..Entry::dir(0o644, Time::default()) }, None)?;
@@ -233,9 +233,11 @@ pub fn write(
         }
         let at = root.join(os(&path));
         let meta = fs::symlink_metadata(&at).at(&at)?;
-        let Some(kind) = kind(&path, &at, &meta, &mut links)? else { continue };
+        if meta.file_type().is_socket() {
+            continue;
+        }
         let entry = Entry {
-            kind,
+            kind: crate::diff::kind_of(&path, &at, &meta, false, &mut links)?,
             mode: meta.mode() & 0o7777,
             uid: meta.uid(),
             gid: meta.gid(),
@@ -256,36 +258,6 @@ pub fn write(
 fn content_attributes(at: &Path) -> Result<Vec<(String, Vec<u8>)>, Error> {
     let attributes = sys::xattr::list(at).at(at)?;
     Ok(attributes.into_iter().filter(|(name, _)| crate::diff::is_content(name)).collect())
-}
-
-/// What is at a path; none for what no layer holds.
-fn kind(
-    path: &[u8],
-    at: &Path,
-    meta: &Metadata,
-    links: &mut HashMap<(u64, u64), tree::Path>,
-) -> Result<Option<Kind>, Error> {
-    let kind = meta.file_type();
-    let device = || (sys::rustix::fs::major(meta.rdev()), sys::rustix::fs::minor(meta.rdev()));
-    Ok(Some(if kind.is_dir() {
-        Kind::Dir { opaque: false }
-    } else if kind.is_symlink() {
-        Kind::Symlink(fs::read_link(at).at(at)?.into_os_string().into_vec())
-    } else if kind.is_char_device() {
-        Kind::Char(device().0, device().1)
-    } else if kind.is_block_device() {
-        Kind::Block(device().0, device().1)
-    } else if kind.is_fifo() {
-        Kind::Fifo
-    } else if kind.is_socket() {
-        return Ok(None);
-    } else {
-        let mut first = path.to_vec();
-        if meta.nlink() > 1 {
-            first = links.entry((meta.dev(), meta.ino())).or_insert(first).clone();
-        }
-        Kind::File(tree::File { size: meta.size(), digest: None, inode: Inode { layer: None, path: first } })
-    }))
 }
 
 /// Whether an entry is another than it was.
