@@ -43,6 +43,10 @@ dist:
     target/dist/plywood plugin precompile target/precompiled
     PLYWOOD_PRECOMPILED_DIR="$PWD/target/precompiled" cargo build --profile dist
 
+# The program's own image, for `docker load`: target/plywood-image.tar, and one with a shell.
+image:
+    host/cli/image/build
+
 # Licences, advisories, sources.
 deny:
     cargo deny check

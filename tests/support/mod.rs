@@ -3,6 +3,8 @@
 #![allow(dead_code, reason = "each test program uses a part of it")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on ends")]
 
+pub(crate) mod docker;
+
 use std::ffi::OsStr;
 use std::fs;
 use std::net::{TcpListener, TcpStream};

@@ -67,7 +67,7 @@ pub struct BuildRequest {
     /// Where the image goes; none: it stays in the store.
     pub outputs: Vec<Output>,
     /// How commands are isolated; none: in the first way that works.
-    pub isolation: crate::worker::Wish,
+    pub isolation: Option<crate::worker::Mode>,
     /// Steps at the same time.
     pub jobs: usize,
     /// Certificates that commands shall trust.

@@ -19,7 +19,7 @@ use crate::error::Error;
 use crate::event::Event;
 use crate::key::{self, Listings, StepKeys};
 use crate::op::{self, Planned};
-use crate::request::{BuildRequest, Tools};
+use crate::request::{BuildRequest, ContextSource, NamedContext, Tools};
 use crate::resolve::Lookups;
 use crate::worker::{Isolation, Worker};
 
@@ -75,7 +75,6 @@ pub(crate) struct Solver {
     ca_bundle: Option<Vec<u8>>,
     commands: Commands,
     epoch: Option<u64>,
-    /// As the user wants it; none: the first way that works.
     isolation: crate::worker::Wish,
     worker: OnceCell<(Worker, Isolation)>,
     trees: Mutex<BTreeMap<Vec<DiffId>, Arc<OnceCell<Arc<Tree>>>>>,
@@ -83,6 +82,20 @@ pub(crate) struct Solver {
     /// Layers that are fetched, looked at or unpacked at the same time.
     transfers: Semaphore,
     locked_mounts: Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+/// What the worker is started for. Of the folders that are read and kept only those of the contexts are read while steps run.
+fn wish(request: &BuildRequest) -> crate::worker::Wish {
+    let named = request.named_contexts.values().filter_map(|context| match context {
+        NamedContext::Folder(folder) => Some(folder),
+        NamedContext::Image(_) | NamedContext::Git(_) | NamedContext::Web(_) => None,
+    });
+    let main = match &request.context {
+        ContextSource::Folder(folder, _) => Some(folder),
+        ContextSource::Loaded(_) => None,
+    };
+    let kept = main.into_iter().chain(named).filter_map(|folder| std::path::absolute(folder).ok()).collect();
+    crate::worker::Wish { mode: request.isolation, kept }
 }
 
 impl Solver {
@@ -122,7 +135,7 @@ impl Solver {
             ca_bundle: request.ca_bundle.clone(),
             commands: request.commands.clone(),
             epoch,
-            isolation: request.isolation,
+            isolation: wish(request),
             worker: OnceCell::new(),
             trees: Mutex::default(),
             layers: Mutex::default(),
@@ -257,7 +270,7 @@ impl Solver {
     /// The worker, and how its steps are isolated.
     async fn started(&self, vertex: &Vertex) -> Result<&(Worker, Isolation), Error> {
         let start = || async {
-            let started = crate::worker::start(self.tools.store.root(), self.isolation).await;
+            let started = crate::worker::start(self.tools.store.root(), &self.isolation).await;
             let refused = |refused| Error::Isolation { refused, span: vertex.span().cloned() };
             let (worker, isolation) = started.map_err(refused)?;
             worker.sweep(&self.tools.store).await.map_err(|reason| Self::failed(vertex, reason))?;

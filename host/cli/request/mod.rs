@@ -266,12 +266,20 @@ const BUNDLES: [&str; 5] = [
 
 /// The file with this machine's certificates.
 pub(crate) fn bundle() -> Option<String> {
-    let named = std::env::var("SSL_CERT_FILE").ok();
-    let mut places = named.into_iter().chain(BUNDLES.map(str::to_owned));
+    let named = ["SSL_CERT_FILE", "SSL_CERT_DIR"].into_iter().filter_map(|name| std::env::var(name).ok());
+    let mut places = named.chain(BUNDLES.map(str::to_owned));
     places.find(|path| std::fs::File::open(path).is_ok())
 }
 
 fn ca_bundle() -> Result<Vec<u8>> {
-    let found = bundle().and_then(|path| std::fs::read(path).ok());
-    found.context("--ca-inject: this machine has no bundle of certificates in any of the usual places")
+    let path = bundle().context("--ca-inject: this machine has no bundle of certificates in any of the usual places")?;
+    let read = |path: &Path| std::fs::read(path).with_context(|| format!("--ca-inject: {}", path.display()));
+    let path = Path::new(&path);
+    if !path.is_dir() {
+        return read(path);
+    }
+    let mut files: Vec<PathBuf> = std::fs::read_dir(path)?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
+    files.sort();
+    let texts = files.iter().filter(|file| file.is_file()).map(|file| read(file)).collect::<Result<Vec<_>>>()?;
+    Ok(texts.join(&b'\n'))
 }

@@ -60,6 +60,12 @@ pub(super) fn output(text: &str, request: &mut BuildRequest) -> Result<Output> {
     if split.is_some() && !matches!(kind, "local" | "tar") {
         bail!("-o {text}: platform-split is for type=local and type=tar");
     }
+    // What an archive calls the image is what the store calls it.
+    match (kind, named.clone()) {
+        ("oci" | "docker", Some(name)) if !request.tags.contains(&name) => request.tags.push(name),
+        ("local" | "tar", Some(_)) => bail!("-o {text}: name is for images; what type={kind} writes has none"),
+        _ => {}
+    }
     match kind {
         "oci" => Ok(Output::Oci { path, tar }),
         "docker" => Ok(Output::Docker(path)),

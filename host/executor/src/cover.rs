@@ -4,16 +4,16 @@
 //! The tree is hostile: every place is looked up as a process in it would, and opened beneath it through no link.
 
 use std::fs;
-use std::io::{self, Write};
-use std::os::fd::OwnedFd;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use sys::Root;
 use sys::rustix::fs::{
-    AtFlags, CWD, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, chmodat, chownat, fchmod, fchown, linkat,
-    makedev, mkdirat, mknodat, openat, renameat, statat, symlinkat, unlinkat, utimensat,
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, StatxFlags, Timespec, Timestamps, Uid, chmodat, chownat, fchmod, fchown,
+    linkat, makedev, mkdirat, mknodat, openat, renameat, statat, statx, symlinkat, unlinkat, utimensat,
 };
 use sys::rustix::io::Errno;
 
@@ -29,7 +29,11 @@ const DEVICES: [(&str, u32, u32); 6] =
 pub struct Covers {
     root: Root,
     aside: PathBuf,
+    /// Whether the tree is this place's root, where devices and /proc are.
+    in_place: bool,
     covered: Vec<Covered>,
+    /// Files that are mounted in this place's root, with what they held.
+    kept: Vec<(&'static str, Vec<u8>)>,
 }
 
 #[derive(Debug)]
@@ -51,19 +55,27 @@ struct Covered {
 const MOVED: &str = "the command has moved or replaced what was mounted there; without mounts that cannot be undone";
 
 impl Covers {
-    /// For the tree at `tree`; what is covered waits in `aside`, an empty folder on the same file system.
+    /// For the tree at `tree`, which may be this place's root; what is covered waits in `aside`, an empty folder on the same
+    /// file system.
     ///
     /// # Errors
     /// When the tree cannot be opened.
     pub fn new(tree: &Path, aside: &Path) -> io::Result<Self> {
-        Ok(Self { root: Root::open(tree)?, aside: aside.to_owned(), covered: Vec::new() })
+        let (root, in_place) = (Root::open(tree)?, tree == Path::new("/"));
+        Ok(Self { root, aside: aside.to_owned(), in_place, covered: Vec::new(), kept: Vec::new() })
     }
 
-    /// What every step has: devices, an empty /proc and /sys, /etc/hosts, /etc/resolv.conf.
+    /// What every step has: devices, an empty /proc and /sys, /etc/hosts, /etc/resolv.conf. In this place's root there are
+    /// such already, which get only what is asked for beyond them.
     ///
     /// # Errors
     /// In words.
     pub fn system(&mut self, surroundings: &Surroundings, resolv_conf: &[u8]) -> Result<(), String> {
+        if self.in_place {
+            let more = rootfs::more_hosts(surroundings);
+            self.mounted("/etc/resolv.conf", resolv_conf, b"").during("/etc/resolv.conf")?;
+            return self.mounted("/etc/hosts", rootfs::hosts(surroundings).as_bytes(), more.as_bytes()).during("/etc/hosts");
+        }
         for folder in ["/proc", "/sys", "/dev"] {
             self.folder(folder, 0o755).during(folder)?;
         }
@@ -115,7 +127,7 @@ impl Covers {
         let was = match statat(&parent, &name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(_) => {
                 let aside = self.covered.len().to_string();
-                renameat(&parent, &name, CWD, self.aside.join(&aside))?;
+                shift(&parent, &name, &self.aside()?, Path::new(&aside))?;
                 Some(aside)
             }
             Err(Errno::NOENT) => None,
@@ -123,6 +135,10 @@ impl Covers {
         };
         self.covered.push(Covered { place, was, back, inode: None, made });
         Ok((parent, name))
+    }
+
+    fn aside(&self) -> io::Result<OwnedFd> {
+        open_folder(&self.aside)
     }
 
     /// Remembers what has just been put to a place.
@@ -144,6 +160,26 @@ impl Covers {
         self.note(&parent, &name)
     }
 
+    /// A file that engines mount: it gets more, and is as it was afterwards. Where it is not mounted, one with `content` is put
+    /// there.
+    fn mounted(&mut self, target: &'static str, content: &[u8], more: &[u8]) -> io::Result<()> {
+        let path = Path::new(target.trim_start_matches('/'));
+        let is_mounted = match (self.root.read(path), self.root.parent(path)) {
+            (Ok(file), Ok((folder, _))) => mount_of(&file)? != mount_of(&folder)?,
+            _ => false,
+        };
+        if !is_mounted {
+            return self.file(target, content, (0, 0), 0o644);
+        }
+        let mut held = Vec::new();
+        self.root.read(path)?.take(LARGEST).read_to_end(&mut held)?;
+        if !more.is_empty() {
+            write_over(&self.root, path, &[&held[..], more].concat())?;
+        }
+        self.kept.push((target, held));
+        Ok(())
+    }
+
     fn folder(&mut self, target: &str, mode: u32) -> io::Result<()> {
         let (parent, name) = self.clear(target, None)?;
         mkdirat(&parent, &name, Mode::from_raw_mode(0o700))?;
@@ -154,13 +190,24 @@ impl Covers {
     /// A folder of this machine's, which goes back where it was.
     fn moved(&mut self, target: &str, path: &Path) -> io::Result<()> {
         let (parent, name) = self.clear(target, Some(path.to_owned()))?;
-        renameat(CWD, path, &parent, &name)?;
+        match renameat(CWD, path, &parent, &name) {
+            // It stays where it is as well, until it is given back.
+            Err(Errno::XDEV) => copy(path, &parent, &name)?,
+            result => result?,
+        }
         self.note(&parent, &name)
     }
 
     fn socket(&mut self, target: &str, path: &Path, owner: (u32, u32), mode: u32) -> io::Result<()> {
         let (parent, name) = self.clear(target, None)?;
-        linkat(CWD, path, &parent, &name, AtFlags::empty())?;
+        match linkat(CWD, path, &parent, &name, AtFlags::empty()) {
+            // A link leads to a socket as well; who may use it is for the folders that it is in to say.
+            Err(Errno::XDEV) => {
+                symlinkat(path, &parent, &name)?;
+                return self.note(&parent, &name);
+            }
+            result => result?,
+        }
         chownat(&parent, &name, Some(Uid::from_raw(owner.0)), Some(Gid::from_raw(owner.1)), AtFlags::empty())?;
         chmodat(&parent, &name, Mode::from_raw_mode(mode), AtFlags::empty())?;
         self.note(&parent, &name)
@@ -185,8 +232,52 @@ impl Covers {
             let taken = take(&self.root, &self.aside, &covered).during(covered.place.display());
             failed = failed.and(taken);
         }
+        for (target, held) in self.kept.drain(..) {
+            let path = Path::new(target.trim_start_matches('/'));
+            let restored = restore(&self.root, path, &held).during(target);
+            failed = failed.and(restored);
+        }
         failed
     }
+}
+
+/// Nobody needs longer files of hosts.
+const LARGEST: u64 = 16 << 20;
+
+/// Which mount something is on (statx(2)).
+fn mount_of(file: &impl AsFd) -> io::Result<u64> {
+    let stat = statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)?;
+    Ok(stat.stx_mnt_id)
+}
+
+fn write_over(root: &Root, path: &Path, content: &[u8]) -> io::Result<()> {
+    let file = root.open_plain(path, OFlags::WRONLY | OFlags::TRUNC | OFlags::CLOEXEC)?;
+    fs::File::from(file).write_all(content)
+}
+
+fn restore(root: &Root, path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut now = Vec::new();
+    root.read(path)?.take(LARGEST).read_to_end(&mut now)?;
+    if now == content { Ok(()) } else { write_over(root, path, content) }
+}
+
+fn open_folder(path: &Path) -> io::Result<OwnedFd> {
+    Ok(openat(CWD, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
+}
+
+/// Moves something, also to another file system, or where an overlay lets no folder be renamed.
+fn shift(parent: &OwnedFd, name: &Path, to: &OwnedFd, new: &Path) -> io::Result<()> {
+    match renameat(parent, name, to, new) {
+        Err(Errno::XDEV) => {
+            copy(&path_of(parent).join(name), to, new)?;
+            delete(parent, name)
+        }
+        result => Ok(result?),
+    }
+}
+
+fn path_of(folder: &OwnedFd) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd()))
 }
 
 fn inode(parent: &OwnedFd, name: &Path) -> io::Result<(u64, u64, FileType)> {
@@ -205,7 +296,7 @@ fn take(root: &Root, aside: &Path, covered: &Covered) -> io::Result<()> {
         _ => delete(&parent, name)?,
     }
     if let Some(was) = &covered.was {
-        renameat(CWD, aside.join(was), &parent, name)?;
+        shift(&open_folder(aside)?, Path::new(was), &parent, name)?;
     }
     for folder in covered.made.iter().rev() {
         if let Ok((parent, name)) = root.parent(folder) {
@@ -224,6 +315,16 @@ fn give_back(parent: &OwnedFd, name: &Path, back: &Path, aside: &Path) -> io::Re
             let made = back.file_name().map(|name| aside.join(name)).ok_or(io::ErrorKind::InvalidInput)?;
             renameat(CWD, back, CWD, made)?;
             Ok(renameat(parent, name, CWD, back)?)
+        }
+        Err(Errno::XDEV) => {
+            let (Some(folder), Some(own)) = (back.parent(), back.file_name()) else {
+                return Err(io::ErrorKind::InvalidInput.into());
+            };
+            let (folder, new) = (open_folder(folder)?, PathBuf::from(format!("{}.new", own.display())));
+            copy(&path_of(parent).join(name), &folder, &new)?;
+            delete(&folder, Path::new(own))?;
+            renameat(&folder, &new, &folder, own)?;
+            delete(parent, name)
         }
         result => Ok(result?),
     }

@@ -47,7 +47,7 @@ fn confine(spec: &Spec, root: Root) -> Result<Confined, String> {
         chownat(&root, &path, Some(uid), Some(gid), sys::rustix::fs::AtFlags::empty())
             .during("the working directory")?;
     }
-    if !spec.chroot {
+    if !spec.without_mounts {
         let host_name = rootfs::host_name(&spec.surroundings);
         sys::rustix::system::sethostname(host_name.as_bytes()).during("setting the host name")?;
     }
@@ -67,16 +67,17 @@ pub(crate) fn become_command(spec: &Spec, user: &User, filter: &Filter) -> (i32,
         let _ = sys::rustix::process::setsid();
         // Before privilege is gone: a hard limit may have to be raised.
         limits::set(&spec.surroundings.limits)?;
-        let allowed = match (spec.privileged, spec.chroot) {
+        let allowed = match (spec.privileged, spec.without_mounts) {
             (true, _) => privilege::all(),
             (false, false) => privilege::CONTAINER,
+            (false, true) if spec.upper == Path::new("/") => privilege::in_place(),
             (false, true) => privilege::chrooted(),
         };
         if !spec.privileged {
             privilege::bound(allowed).during("capabilities")?;
         }
         // Without namespaces there is no right to load it either; the place has its own.
-        if !spec.privileged && !spec.chroot {
+        if !spec.privileged && !spec.without_mounts {
             // Before the privilege to load it is gone. Set-user-ID programs go on working, as they do in containers.
             filter.load().during("the system-call filter")?;
         }

@@ -47,11 +47,13 @@ pub(crate) fn host_name(surroundings: &Surroundings) -> &str {
 /// /etc/hosts.
 pub(crate) fn hosts(surroundings: &Surroundings) -> String {
     let name = host_name(surroundings);
-    let mut text = format!("127.0.0.1\tlocalhost {name}\n::1\tlocalhost ip6-localhost ip6-loopback\n");
-    for (name, address) in &surroundings.hosts {
-        text.push_str(&format!("{address}\t{name}\n"));
-    }
-    text
+    let usual = format!("127.0.0.1\tlocalhost {name}\n::1\tlocalhost ip6-localhost ip6-loopback\n");
+    usual + &more_hosts(surroundings)
+}
+
+/// Lines for /etc/hosts that the user asks for.
+pub(crate) fn more_hosts(surroundings: &Surroundings) -> String {
+    surroundings.hosts.iter().map(|(name, address)| format!("{address}\t{name}\n")).collect()
 }
 
 /// What a privileged command gets beyond the usual, where the machine has it: BuildKit's list.
@@ -88,8 +90,10 @@ pub(crate) fn enter(spec: &Spec) -> (Vec<String>, Result<Root, String>) {
 }
 
 fn build(spec: &Spec, stubs: &mut Vec<String>) -> Result<Root, String> {
-    if spec.chroot {
-        sys::rustix::process::chroot(&spec.upper).during("changing the root")?;
+    if spec.without_mounts {
+        if spec.upper != Path::new("/") {
+            sys::rustix::process::chroot(&spec.upper).during("changing the root")?;
+        }
         sys::rustix::process::chdir("/").during("entering the new root")?;
         return Root::open(Path::new("/")).during("opening the new root");
     }

@@ -35,8 +35,9 @@ pub struct Spec {
     pub privileged: bool,
     /// Whether this is a user namespace: devices and /sys are the outer ones, overlay attributes `user.`.
     pub user_namespace: bool,
-    /// Whether `upper` is the whole root file system, entered by chroot(2), and there are no namespaces.
-    pub chroot: bool,
+    /// Whether `upper` is the whole root file system, entered by chroot(2) if it is not this place's, and there are no
+    /// namespaces.
+    pub without_mounts: bool,
     /// Whether /proc is this place's, with its processes, which lets nobody mount another.
     pub binds_proc: bool,
     /// For /etc/resolv.conf.

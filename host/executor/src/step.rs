@@ -70,22 +70,22 @@ fn read_spec() -> Result<Spec, String> {
 fn run(spec: &Spec) -> Outcome {
     let failed = |reason: String| Outcome { result: Err(reason), stubs: Vec::new() };
     let mut flags = UnshareFlags::NEWNS | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS;
-    if spec.chroot {
+    if spec.without_mounts {
         flags = UnshareFlags::empty();
         if spec.network == Network::None {
             return failed("a network of its own is not to be had without namespaces".into());
         }
     }
-    let no_process_namespace = spec.binds_proc || spec.chroot;
+    let no_process_namespace = spec.binds_proc || spec.without_mounts;
     if no_process_namespace {
-        // What the command leaves behind is to be found; no namespace ends with it.
-        if let Err(error) = process::adopt_orphans() {
+        // What the command leaves behind is to be found; no namespace ends with it. Nor does one hide this process.
+        if let Err(error) = process::adopt_orphans().and_then(|()| process::keep_private()) {
             return failed(format!("taking in orphans: {error}"));
         }
     } else {
         flags |= UnshareFlags::NEWPID;
     }
-    if spec.network == Network::None && !spec.chroot {
+    if spec.network == Network::None && !spec.without_mounts {
         flags |= UnshareFlags::NEWNET;
     }
     if !flags.is_empty()

@@ -3,14 +3,14 @@
 //! What is in it is what the indexes say together; each layer's blob is read once, and of its files only those are written
 //! that no layer above hides. The layers are hostile: nothing is opened but beneath the folder, through no link.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use oci::DiffId;
-use oci::tree::{self, Entry, Inode, Kind, Layer, Tree};
+use oci::tree::{self, Entry, Inode, Kind, Tree};
 use sys::Root;
 use sys::rustix::fs::{
     self, AtFlags, FileType, Gid, Mode, OFlags, Uid, chownat, linkat, mkdirat, mknodat, symlinkat, unlinkat, utimensat,
@@ -26,15 +26,31 @@ use crate::read;
 /// Bytes that pass at once.
 const PIECE: usize = 256 << 10;
 
-/// Makes `tree` in `target`, an empty folder. `blobs` hold the layers that its files are in, by layer.
+/// Makes `to` of `from`, a tree that lies in `target`. `blobs` hold the layers that its files are in, by layer. A folder that
+/// `stays` is not taken away, though `to` has none; what else is in `target`, and in neither tree, stays as well unless it is in
+/// the way.
 ///
 /// # Errors
 /// When a blob is not the layer that it should be, a layer has not what the tree says, or the place is full.
-pub fn make(tree: &Tree, blobs: &BTreeMap<DiffId, PathBuf>, target: &Path, abilities: Abilities) -> Result<(), Error> {
+pub fn change(
+    from: &Tree,
+    to: &Tree,
+    blobs: &BTreeMap<DiffId, PathBuf>,
+    target: &Path,
+    stays: &dyn Fn(&[u8]) -> bool,
+    abilities: Abilities,
+) -> Result<(), Error> {
     let mut maker = Maker { root: Root::open(target).at(target)?, target, abilities, parent: None };
+    let same = same(from, to);
+    for (path, entry) in from.iter().filter(|(path, _)| !path.is_empty() && !same.contains(path)) {
+        let is_folder = entry.is_dir() && to.get(path).map_or_else(|| stays(path), Entry::is_dir);
+        if !is_folder {
+            maker.remove(path)?;
+        }
+    }
     // Where each file's bytes go: the first of its names, and those that are links to it.
     let mut wanted: BTreeMap<DiffId, BTreeMap<&tree::Path, Vec<&tree::Path>>> = BTreeMap::new();
-    for (path, entry) in tree.iter().filter(|(path, _)| !path.is_empty()) {
+    for (path, entry) in to.iter().filter(|(path, _)| !path.is_empty() && !same.contains(path)) {
         match &entry.kind {
             Kind::Dir { .. } => maker.directory(path)?,
             Kind::File(file) => {
@@ -48,10 +64,10 @@ pub fn make(tree: &Tree, blobs: &BTreeMap<DiffId, PathBuf>, target: &Path, abili
     }
     for (layer, files) in &wanted {
         let blob = blobs.get(layer).ok_or_else(|| crate::index::missing(*layer))?;
-        maker.files(tree, File::open(blob).at(blob)?, *layer, files)?;
+        maker.files(to, File::open(blob).at(blob)?, *layer, files)?;
     }
     // Writing into a directory changes its time.
-    let directories: Vec<_> = tree.iter().filter(|(_, entry)| entry.is_dir()).collect();
+    let directories: Vec<_> = to.iter().filter(|(_, entry)| entry.is_dir()).collect();
     for (path, entry) in directories.into_iter().rev() {
         let at = target.join(os(path));
         let folder = match path.is_empty() {
@@ -63,44 +79,32 @@ pub fn make(tree: &Tree, blobs: &BTreeMap<DiffId, PathBuf>, target: &Path, abili
     Ok(())
 }
 
-/// Puts a layer on top of the tree in `target`: what it takes away goes, what it brings is there.
-///
-/// # Errors
-/// As [`make`].
-pub fn add(layer: &Layer, id: DiffId, blob: &Path, target: &Path, abilities: Abilities) -> Result<(), Error> {
-    let mut maker = Maker { root: Root::open(target).at(target)?, target, abilities, parent: None };
-    // As overlayfs sees it: what is taken away or hidden is below the layer, never its own.
-    for (path, entry) in &layer.entries {
-        match entry.kind {
-            Kind::Whiteout => maker.remove(path)?,
-            Kind::Dir { opaque: true } if maker.is_dir(path) => maker.empty(path)?,
-            _ => {}
+/// What is in both trees as it is: of a file with several names all or none of them.
+fn same<'t>(from: &'t Tree, to: &'t Tree) -> HashSet<&'t tree::Path> {
+    let names = |tree: &'t Tree| {
+        let mut names: HashMap<&Inode, Vec<&tree::Path>> = HashMap::new();
+        for (path, entry) in tree.iter() {
+            if let Kind::File(file) = &entry.kind {
+                names.entry(&file.inode).or_default().push(path);
+            }
         }
+        names
+    };
+    if from.iter().next().is_none() {
+        return HashSet::new();
     }
-    let mut tree = Tree::default();
-    let mut files: BTreeMap<&tree::Path, Vec<&tree::Path>> = BTreeMap::new();
-    for (path, entry) in layer.entries.iter().filter(|(path, entry)| !path.is_empty() && entry.kind != Kind::Whiteout) {
-        maker.parents(path)?;
-        if !(entry.is_dir() && maker.is_dir(path)) {
-            maker.remove(path)?;
-        }
-        match &entry.kind {
-            Kind::Dir { .. } if maker.is_dir(path) => {}
-            Kind::Dir { .. } => maker.directory(path)?,
-            Kind::File(file) => files.entry(&file.inode.path).or_default().push(path),
-            _ => maker.node(path, entry)?,
-        }
-        tree.insert(path.clone(), entry.clone());
-    }
-    maker.files(&tree, File::open(blob).at(blob)?, id, &files)?;
-    for (path, entry) in layer.entries.iter().rev() {
-        if entry.is_dir() && !path.is_empty() {
-            let at = target.join(os(path));
-            let folder = maker.root.open_plain(os(path), OFlags::RDONLY | OFlags::DIRECTORY).at(&at)?;
-            attributes(&folder, &at, entry)?;
-        }
-    }
-    Ok(())
+    let (old, new) = (names(from), names(to));
+    let changed: HashSet<&Inode> = new
+        .iter()
+        .filter(|(inode, paths)| old.get(*inode) != Some(paths) || paths.iter().any(|path| from.get(path) != to.get(path)))
+        .map(|(inode, _)| *inode)
+        .collect();
+    let is_same = |(path, entry): &(&tree::Path, &Entry)| match &entry.kind {
+        Kind::Dir { .. } => false,
+        Kind::File(file) => !changed.contains(&file.inode),
+        _ => from.get(path) == Some(*entry),
+    };
+    to.iter().filter(is_same).map(|(path, _)| path).collect()
 }
 
 fn nowhere(path: &[u8]) -> Error {
@@ -132,18 +136,6 @@ impl Maker<'_> {
         self.root.open_plain(os(path), OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW).is_ok()
     }
 
-    /// Makes the folders on the way to a path, also in the place of what is none.
-    fn parents(&mut self, path: &[u8]) -> Result<(), Error> {
-        let parent = tree::parent(path);
-        if parent.is_empty() || self.is_dir(parent) {
-            return Ok(());
-        }
-        self.parents(parent)?;
-        self.remove(parent)?;
-        let above = self.parent(parent)?;
-        mkdirat(&above, os(tree::name(parent)), Mode::from_raw_mode(0o755)).at(self.target.join(os(parent)))
-    }
-
     /// Takes a path away, and everything in it.
     fn remove(&mut self, path: &[u8]) -> Result<(), Error> {
         // The folder that is remembered may be in it.
@@ -172,7 +164,10 @@ impl Maker<'_> {
     fn directory(&mut self, path: &[u8]) -> Result<(), Error> {
         let parent = self.parent(path)?;
         // Its own mode comes last: what is in it must be made first.
-        mkdirat(&parent, os(tree::name(path)), Mode::from_raw_mode(0o700)).at(self.target.join(os(path)))
+        match mkdirat(&parent, os(tree::name(path)), Mode::from_raw_mode(0o700)) {
+            Err(Errno::EXIST) if self.is_dir(path) => Ok(()),
+            result => result.at(self.target.join(os(path))),
+        }
     }
 
     fn node(&mut self, path: &[u8], entry: &Entry) -> Result<(), Error> {

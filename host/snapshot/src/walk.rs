@@ -210,7 +210,8 @@ pub fn write(
         .collect();
     changed.extend(after.stamps.iter().filter(|(_, stamp)| linked.contains(&stamp.inode)).map(|(path, _)| path));
     let gone = before.stamps.keys().filter(|path| {
-        let is_gone = !after.stamps.contains_key(*path);
+        // What is none of the tree's, but of the place that it lies in, is nobody's loss.
+        let is_gone = !after.stamps.contains_key(*path) && tree.get(path).is_some();
         // With the folder that it was in everything is gone; in what has taken the folder's place it never was.
         is_gone && (tree::parent(path).is_empty() || after.stamps.get(tree::parent(path)).is_some_and(Stamp::is_dir))
     });

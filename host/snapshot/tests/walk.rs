@@ -23,6 +23,10 @@ use store::Store;
 
 const ABILITIES: Abilities = Abilities { devices: true, user_xattrs: false };
 
+fn none(_: &[u8]) -> bool {
+    false
+}
+
 struct Random(u64);
 
 impl Random {
@@ -224,7 +228,7 @@ fn walking_finds_what_an_overlay_finds() {
         for path in [&own, &upper, &work] {
             fs::create_dir(path).unwrap();
         }
-        merged::make(&tree, &blobs, &own, ABILITIES).unwrap();
+        merged::change(&Tree::default(), &tree, &blobs, &own, &none, ABILITIES).unwrap();
         let before = Snapshot::take(&own, &BTreeSet::new()).unwrap();
         let lowers: Vec<&Path> = unpacked.iter().map(PathBuf::as_path).collect();
         let overlay = sys::mount::overlay(&lowers, Some((&upper, &work)), false).unwrap();
@@ -247,18 +251,24 @@ fn walking_finds_what_an_overlay_finds() {
         };
         let (expected, found) = (with(by_overlay), with(by_walk));
         assert_eq!(flat(&found), flat(&expected), "PLYWOOD_SEED={seed}: {made:#?}");
-        // On top of what was there before, what was found gives what is there now.
-        let again = place.path().join("again");
-        fs::create_dir(&again).unwrap();
-        merged::make(&tree, &blobs, &again, ABILITIES).unwrap();
-        let changes = index::of(&store, by_overlay).unwrap();
-        merged::add(&changes, by_overlay, &blob(by_overlay), &again, ABILITIES).unwrap();
-        let whole = diff::write(&diff::Changes { upper: &again, lowers: &[] }, writer()).unwrap();
-        let whole = index::tree(&store, &[whole], &BTreeMap::new()).unwrap();
-        assert_eq!(flat(&whole), flat(&expected), "PLYWOOD_SEED={seed}: {made:#?}");
         // What was found once is not found again.
         let (nothing, _) = walk::write(&after, &found, &own, &BTreeSet::new(), writer()).unwrap();
         assert!(index::of(&store, nothing).unwrap().entries.is_empty(), "PLYWOOD_SEED={seed}: {made:#?}");
+        // On top of what was there before, what was found gives what is there now.
+        let again = place.path().join("again");
+        fs::create_dir(&again).unwrap();
+        merged::change(&Tree::default(), &tree, &blobs, &again, &none, ABILITIES).unwrap();
+        let mut more: BTreeMap<DiffId, PathBuf> = blobs.clone();
+        more.extend([(by_overlay, blob(by_overlay)), (by_walk, blob(by_walk))]);
+        let whole = |root: &Path| {
+            let layer = diff::write(&diff::Changes { upper: root, lowers: &[] }, writer()).unwrap();
+            index::tree(&store, &[layer], &BTreeMap::new()).unwrap()
+        };
+        merged::change(&tree, &expected, &more, &again, &none, ABILITIES).unwrap();
+        assert_eq!(flat(&whole(&again)), flat(&expected), "PLYWOOD_SEED={seed}: {made:#?}");
+        // And what was changed can be changed back.
+        merged::change(&found, &tree, &more, &own, &none, ABILITIES).unwrap();
+        assert_eq!(flat(&whole(&own)), flat(&tree), "PLYWOOD_SEED={seed}: {made:#?}");
     }
 }
 
@@ -271,7 +281,7 @@ fn what_is_put_together_is_what_the_layers_say() {
     let blobs = layers.iter().map(|layer| (*layer, store.blob(store.variants(*layer)[0].digest))).collect();
     let own = folder.path().join("own");
     fs::create_dir(&own).unwrap();
-    merged::make(&tree, &blobs, &own, ABILITIES).unwrap();
+    merged::change(&Tree::default(), &tree, &blobs, &own, &none, ABILITIES).unwrap();
     let writer = LayerWriter::new(&store, Compression::None, Level::fast()).unwrap();
     let whole = diff::write(&diff::Changes { upper: &own, lowers: &[] }, writer).unwrap();
     let again = index::tree(&store, &[whole], &BTreeMap::new()).unwrap();
@@ -281,7 +291,7 @@ fn what_is_put_together_is_what_the_layers_say() {
         layers.iter().zip(layers.iter().rev()).map(|(layer, other)| (*layer, blobs_of(&store, *other))).collect();
     let target = folder.path().join("other");
     fs::create_dir(&target).unwrap();
-    assert!(merged::make(&tree, &swapped, &target, ABILITIES).is_err());
+    assert!(merged::change(&Tree::default(), &tree, &swapped, &target, &none, ABILITIES).is_err());
 }
 
 fn blobs_of(store: &Store, layer: DiffId) -> PathBuf {

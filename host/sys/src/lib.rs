@@ -5,6 +5,7 @@
 #![expect(unsafe_code, reason = "this is where the system calls without a safe wrapper are made")]
 
 pub mod mount;
+pub mod names;
 pub mod network;
 pub mod privilege;
 pub mod process;

@@ -32,18 +32,35 @@ pub fn chrooted() -> CapabilitySet {
     (CONTAINER & all()) - out
 }
 
+/// What a process may do that nothing confines: of the container's what this process has, without what would let it look into
+/// other processes.
+#[must_use]
+pub fn in_place() -> CapabilitySet {
+    (CONTAINER & all()) - CapabilitySet::SYS_PTRACE
+}
+
+/// Whether this process may lay out the files of any user where it is.
+#[must_use]
+pub fn may_own() -> bool {
+    has(OWNING)
+}
+
 /// Whether this process may lay out the files of any user in a root of its own, and enter that.
 #[must_use]
 pub fn may_chroot() -> bool {
-    let needed = CapabilitySet::SYS_CHROOT
-        | CapabilitySet::CHOWN
-        | CapabilitySet::DAC_OVERRIDE
-        | CapabilitySet::FOWNER
-        | CapabilitySet::SETUID
-        | CapabilitySet::SETGID
-        | CapabilitySet::SETPCAP
-        | CapabilitySet::KILL
-        | CapabilitySet::MKNOD;
+    has(OWNING | CapabilitySet::SYS_CHROOT | CapabilitySet::MKNOD)
+}
+
+/// To make files of any user, become one, and end what it has left.
+const OWNING: CapabilitySet = CapabilitySet::CHOWN
+    .union(CapabilitySet::DAC_OVERRIDE)
+    .union(CapabilitySet::FOWNER)
+    .union(CapabilitySet::SETUID)
+    .union(CapabilitySet::SETGID)
+    .union(CapabilitySet::SETPCAP)
+    .union(CapabilitySet::KILL);
+
+fn has(needed: CapabilitySet) -> bool {
     rustix::thread::capabilities(None).is_ok_and(|sets| sets.effective.contains(needed))
 }
 
@@ -122,12 +139,11 @@ pub fn no_new_privileges() -> io::Result<()> {
 /// Whether this process may give the users and groups of its namespace to another (user_namespaces(7)).
 #[must_use]
 pub fn may_map() -> bool {
-    let needed = CapabilitySet::SETUID | CapabilitySet::SETGID | CapabilitySet::SETFCAP;
-    rustix::thread::capabilities(None).is_ok_and(|sets| sets.effective.contains(needed))
+    has(CapabilitySet::SETUID | CapabilitySet::SETGID | CapabilitySet::SETFCAP)
 }
 
 /// Whether this process has the capability to mount and to make namespaces.
 #[must_use]
 pub fn is_admin() -> bool {
-    rustix::thread::capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN))
+    has(CapabilitySet::SYS_ADMIN)
 }

@@ -57,6 +57,15 @@ pub fn die_with_parent(parent: Pid) -> io::Result<()> {
     }
 }
 
+/// Keeps processes of the same user from reading what this one has in memory, its environment and its descriptors included
+/// (prctl(2), PR_SET_DUMPABLE). It lasts until another program is executed.
+///
+/// # Errors
+/// As prctl(2).
+pub fn keep_private() -> io::Result<()> {
+    Ok(rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?)
+}
+
 /// Makes processes below this one that lose their parent this one's children (prctl(2), PR_SET_CHILD_SUBREAPER).
 ///
 /// # Errors

@@ -55,7 +55,7 @@ impl Solver {
             );
             return Err(Self::failed(vertex, reason));
         }
-        let (lowers, stack) = match self.isolation(vertex).await?.is_chroot() {
+        let (lowers, stack) = match self.isolation(vertex).await?.is_without_mounts() {
             false => (self.unpacked(vertex, below).await?, Vec::new()),
             true => (Vec::new(), self.stack(below).await?),
         };
@@ -194,7 +194,7 @@ impl Solver {
             }
             Some(Origin::Scratch) | None => (vec![self.nothing().await?], source.to_owned()),
         };
-        if self.isolation(vertex).await?.is_chroot() {
+        if self.isolation(vertex).await?.is_without_mounts() {
             // A copy of it is put into the step's tree, which may be written and goes afterwards.
             let scratch = self.tools.store.scratch_folder()?;
             let worker = self.worker(vertex).await?;

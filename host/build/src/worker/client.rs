@@ -61,11 +61,11 @@ impl Drop for Process {
 }
 
 impl Worker {
-    /// Starts a worker. It blocks until the worker is set up.
+    /// Starts a worker; in place, `kept` must stay as it is. It blocks until the worker is set up.
     ///
     /// # Errors
     /// In words, when it cannot be started or set up.
-    pub fn start(store: &Path, isolation: &Isolation) -> Result<Self, String> {
+    pub fn start(store: &Path, isolation: &Isolation, kept: &[PathBuf]) -> Result<Self, String> {
         let failed = |error: std::io::Error| format!("starting the worker: {error}");
         let (own, theirs) = UnixStream::pair().map_err(failed)?;
         let program = std::env::current_exe().map_err(failed)?;
@@ -100,7 +100,8 @@ impl Worker {
             make_user_namespace: isolation.mapping().is_some(),
             in_user_namespace: isolation.is_user_namespace(),
             binds_proc: isolation.binds_proc,
-            chroot: isolation.is_chroot(),
+            without_mounts: isolation.is_without_mounts(),
+            in_place: isolation.is_in_place().then(|| kept.to_vec()),
         };
         protocol::write(&mut socket, &start).map_err(failed)?;
         if let Some(mapping) = isolation.mapping() {
@@ -114,6 +115,10 @@ impl Worker {
         match protocol::read(&mut socket).map_err(failed)? {
             Some(Reply::Ready(result)) => result?,
             _ => return Err("the worker ended before it was set up".into()),
+        }
+        if isolation.is_without_mounts() || isolation.binds_proc {
+            // A step sees this process: secrets, credentials and the environment are in its memory.
+            sys::process::keep_private().map_err(failed)?;
         }
         let waiters: Waiters = Arc::new(Mutex::new(Some(BTreeMap::new())));
         let (requests, queue) = mpsc::unbounded_channel::<Vec<u8>>();

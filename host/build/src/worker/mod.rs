@@ -15,10 +15,16 @@ pub use protocol::{Exit, RunRequest, Seed};
 pub use server::main;
 pub use setup::{Isolation, Mode, Refused};
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-/// What a worker is started for: how its steps are isolated, where that is for the user to say.
-pub type Wish = Option<Mode>;
+/// What a worker is started for.
+#[derive(Clone, Debug, Default)]
+pub struct Wish {
+    /// How its steps are isolated, where that is for the user to say.
+    pub mode: Option<Mode>,
+    /// What must stay as it is should they run in this place's root: what the build reads and keeps.
+    pub kept: Vec<PathBuf>,
+}
 
 /// What came of trying one way to isolate steps.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,7 +38,7 @@ pub struct Tried {
 /// Tries every way to isolate steps, by the calls that a step makes.
 pub async fn survey(store: &Path) -> Vec<Tried> {
     let mut tried = Vec::new();
-    start_each(store, None, &mut tried, false).await;
+    start_each(store, &Wish::default(), &mut tried, false).await;
     tried
 }
 
@@ -40,31 +46,36 @@ pub async fn survey(store: &Path) -> Vec<Tried> {
 ///
 /// # Errors
 /// With what is missing, and what to do about it.
-pub async fn start(store: &Path, wish: Wish) -> Result<(Worker, Isolation), Refused> {
+pub async fn start(store: &Path, wish: &Wish) -> Result<(Worker, Isolation), Refused> {
     let mut tried = Vec::new();
     match start_each(store, wish, &mut tried, true).await {
         Some(started) => Ok(started),
-        None => Err(setup::refusal(wish, &tried)),
+        None => Err(setup::refusal(wish.mode, &tried)),
     }
 }
 
-async fn start_each(store: &Path, wish: Wish, tried: &mut Vec<Tried>, first: bool) -> Option<(Worker, Isolation)> {
+async fn start_each(store: &Path, wish: &Wish, tried: &mut Vec<Tried>, first: bool) -> Option<(Worker, Isolation)> {
     let (candidates, refused) = setup::candidates();
     tried.extend(refused.into_iter().map(|(mode, refused)| Tried { mode, refused: Some(refused) }));
     let mut started = None;
     for isolation in candidates {
         let mode = isolation.mode();
         let is_known = tried.iter().any(|tried| tried.mode == mode && tried.refused.is_none());
-        if wish.is_some_and(|wish| wish != mode) || is_known {
+        if wish.mode.is_some_and(|wish| wish != mode) || is_known {
             continue;
         }
-        if first && mode == Mode::Chroot && wish.is_none() && !setup::is_container() {
-            let missing = "it is chosen by itself in containers alone, which are thrown away".to_owned();
-            let help = "give --isolation=chroot".to_owned();
-            tried.push(Tried { mode, refused: Some(Refused { missing, help }) });
+        // What no one has asked for.
+        let asks = match mode {
+            Mode::Chroot if !setup::is_container() => "containers, which are thrown away",
+            Mode::InPlace if !setup::is_own_image() => "Plywood's own image",
+            _ => "",
+        };
+        if first && wish.mode.is_none() && !asks.is_empty() {
+            let missing = format!("it is chosen by itself only in {asks}");
+            tried.push(Tried { mode, refused: Some(Refused { missing, help: format!("give --isolation={mode}") }) });
             continue;
         }
-        match start_one(store, &isolation).await {
+        match start_one(store, &isolation, &wish.kept).await {
             Ok(worker) => {
                 tried.retain(|tried| tried.mode != mode);
                 tried.push(Tried { mode, refused: None });
@@ -82,9 +93,14 @@ async fn start_each(store: &Path, wish: Wish, tried: &mut Vec<Tried>, first: boo
     started
 }
 
-async fn start_one(store: &Path, isolation: &Isolation) -> Result<Worker, String> {
-    let (store, isolation) = (store.to_owned(), isolation.clone());
-    let started = tokio::task::spawn_blocking(move || Worker::start(&store, &isolation)).await;
+async fn start_one(store: &Path, isolation: &Isolation, kept: &[PathBuf]) -> Result<Worker, String> {
+    let (store, isolation, mut kept) = (store.to_owned(), isolation.clone(), kept.to_vec());
+    kept.push(store.clone());
+    kept.extend(std::env::current_exe());
+    if setup::is_own_image() {
+        kept.push(setup::OWN_IMAGE.into());
+    }
+    let started = tokio::task::spawn_blocking(move || Worker::start(&store, &isolation, &kept)).await;
     let worker = started.map_err(|error| error.to_string())??;
     worker.probe().await?;
     Ok(worker)

@@ -153,8 +153,10 @@ pub(super) struct Start {
     pub(super) in_user_namespace: bool,
     /// Give steps this place's /proc.
     pub(super) binds_proc: bool,
-    /// Steps change the root of their own trees, and nothing is mounted.
-    pub(super) chroot: bool,
+    /// Nothing is mounted: steps change their root to trees of their own, or run in this place's.
+    pub(super) without_mounts: bool,
+    /// They run in this place's root, in which these absolute paths must stay as they are.
+    pub(super) in_place: Option<Vec<PathBuf>>,
 }
 
 /// An encoded frame.

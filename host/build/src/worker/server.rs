@@ -24,6 +24,7 @@ use sys::rustix::process::{Pid, Signal, kill_process};
 use super::protocol::{self, Answer, Exit, Reply, Request, RunRequest, Seed, Start, Task};
 
 mod own;
+mod place;
 mod step;
 
 use own::Trees;
@@ -43,7 +44,8 @@ pub fn main(arguments: &[String]) -> i32 {
 
 fn serve(mut socket: UnixStream) -> io::Result<()> {
     // The build's process, while it is still our parent.
-    if let Some(parent) = sys::rustix::process::getppid() {
+    let parent = sys::rustix::process::getppid();
+    if let Some(parent) = parent {
         sys::process::die_with_parent(parent)?;
     }
     let Some(start) = protocol::read::<Start>(&mut socket)? else {
@@ -59,10 +61,10 @@ fn serve(mut socket: UnixStream) -> io::Result<()> {
         store,
         flavour: start.flavour,
         binds_proc: start.binds_proc,
-        own: start.chroot.then(Trees::default),
+        own: start.without_mounts.then(|| Trees::new(start.in_place)),
         // Without mounts nothing keeps a step from opening a device that its image brings.
         abilities: Abilities {
-            devices: !start.in_user_namespace && !start.chroot,
+            devices: !start.in_user_namespace && !start.without_mounts,
             user_xattrs: start.in_user_namespace,
         },
         replies: Mutex::new(socket.try_clone()?),
@@ -95,6 +97,10 @@ fn serve(mut socket: UnixStream) -> io::Result<()> {
     }
     // The build has ended: whatever still runs ends with this process, but where no namespace does.
     let closed = server.close(&threads);
+    // A container ends with its first process, and its root goes with it.
+    if let Some(own) = server.own.as_ref().filter(|_| parent.is_none_or(|parent| !parent.is_init())) {
+        own.leave();
+    }
     std::mem::forget(threads);
     closed
 }
@@ -110,12 +116,14 @@ fn set_up(socket: &mut UnixStream, start: &Start) -> Result<(), String> {
         sys::rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
             .map_err(|error| format!("the parent's death: {error}"))?;
     }
-    if !start.chroot {
+    if !start.without_mounts {
         sys::process::unshare(UnshareFlags::NEWNS).map_err(during("making a mount namespace"))?;
         sys::mount::make_private().map_err(during("making mounts private"))?;
     }
     sys::rustix::process::umask(sys::rustix::fs::Mode::from_raw_mode(0o022));
-    if start.binds_proc || start.chroot {
+    if start.binds_proc || start.without_mounts {
+        // A step that sees this process reads nothing in it: what its socket and its environment hold is the build's.
+        sys::process::keep_private().map_err(during("keeping to itself"))?;
         sys::process::adopt_orphans().map_err(during("taking in orphans"))?;
         // No namespace ends with this process: it must live to end what steps have left, when the socket tells that the
         // build has ended.

@@ -26,6 +26,8 @@ enum Numbers {
     Own(Mapping),
     /// The machine's, without namespaces and mounts.
     Chroot,
+    /// The same, in the root directory of this place.
+    InPlace,
 }
 
 /// Which outer numbers stand for which inner ones: (inner, outer, count).
@@ -48,11 +50,13 @@ pub enum Mode {
     UserBindProc,
     /// Without namespaces and mounts: the root is changed to a tree that holds everything.
     Chroot,
+    /// In the root directory of a container that is thrown away, as kaniko does it.
+    InPlace,
 }
 
 impl Mode {
     /// All, most wanted first.
-    pub const ALL: [Self; 4] = [Self::Root, Self::User, Self::UserBindProc, Self::Chroot];
+    pub const ALL: [Self; 5] = [Self::Root, Self::User, Self::UserBindProc, Self::Chroot, Self::InPlace];
 
     /// What a step can and cannot do.
     #[must_use]
@@ -67,6 +71,10 @@ impl Mode {
                 "a root directory of its own, without /proc and /sys; owners are exact; nothing else keeps it from this \
                  place's processes and network"
             }
+            Self::InPlace => {
+                "the container's own root directory, with its /proc and devices; owners are exact; a command run as root can \
+                 read and change all that the container has, credentials that are mounted there included"
+            }
         }
     }
 }
@@ -78,6 +86,7 @@ impl fmt::Display for Mode {
             Self::User => "ns-user",
             Self::UserBindProc => "ns-user-bindproc",
             Self::Chroot => "chroot",
+            Self::InPlace => "inplace",
         })
     }
 }
@@ -90,7 +99,7 @@ impl FromStr for Mode {
         known.ok_or_else(|| {
             let names = Self::ALL.map(|mode| mode.to_string()).join(", ");
             match text {
-                "ns-user-single" | "inplace" => format!("{text} is not supported yet; there are {names}"),
+                "ns-user-single" => format!("{text} is not supported yet; there are {names}"),
                 _ => format!("`{text}` is none of {names}"),
             }
         })
@@ -120,6 +129,7 @@ impl Isolation {
         match (&self.numbers, self.binds_proc) {
             (Numbers::Machine, _) => Mode::Root,
             (Numbers::Chroot, _) => Mode::Chroot,
+            (Numbers::InPlace, _) => Mode::InPlace,
             (_, false) => Mode::User,
             (_, true) => Mode::UserBindProc,
         }
@@ -129,7 +139,7 @@ impl Isolation {
     #[must_use]
     pub fn flavour(&self) -> Flavour {
         match &self.numbers {
-            Numbers::Machine | Numbers::Chroot => Flavour::root(),
+            Numbers::Machine | Numbers::Chroot | Numbers::InPlace => Flavour::root(),
             Numbers::Nested(map) => Flavour::user(map),
             Numbers::Own(mapping) => Flavour::user(&format!("{:?}", mapping.users)),
         }
@@ -137,19 +147,24 @@ impl Isolation {
 
     /// Whether steps are in a user namespace.
     pub(crate) fn is_user_namespace(&self) -> bool {
-        !matches!(self.numbers, Numbers::Machine | Numbers::Chroot)
+        matches!(self.numbers, Numbers::Nested(_) | Numbers::Own(_))
     }
 
-    /// Whether steps change their root and nothing is mounted.
-    pub(crate) fn is_chroot(&self) -> bool {
-        self.numbers == Numbers::Chroot
+    /// Whether nothing is mounted for steps: each is in a tree that holds everything.
+    pub(crate) fn is_without_mounts(&self) -> bool {
+        matches!(self.numbers, Numbers::Chroot | Numbers::InPlace)
+    }
+
+    /// Whether that tree is this place's root.
+    pub(super) fn is_in_place(&self) -> bool {
+        self.numbers == Numbers::InPlace
     }
 
     /// What a new user namespace is given, where there is to be one.
     pub(super) fn mapping(&self) -> Option<&Mapping> {
         match &self.numbers {
             Numbers::Own(mapping) => Some(mapping),
-            Numbers::Machine | Numbers::Nested(_) | Numbers::Chroot => None,
+            Numbers::Machine | Numbers::Nested(_) | Numbers::Chroot | Numbers::InPlace => None,
         }
     }
 }
@@ -162,9 +177,10 @@ pub(super) fn candidates() -> (Vec<Isolation>, Vec<(Mode, Refused)>) {
     let own = ranges("/proc/self/uid_map");
     let (mut found, mut refused) = (Vec::new(), Vec::new());
     let mut offer = |numbers: Numbers| {
-        let has_proc = matches!(numbers, Numbers::Machine | Numbers::Chroot);
-        found.push(Isolation { numbers: numbers.clone(), binds_proc: false });
-        if !has_proc {
+        let isolation = Isolation { numbers: numbers.clone(), binds_proc: false };
+        let in_user_namespace = isolation.is_user_namespace();
+        found.push(isolation);
+        if in_user_namespace {
             found.push(Isolation { numbers, binds_proc: true });
         }
     };
@@ -185,6 +201,10 @@ pub(super) fn candidates() -> (Vec<Isolation>, Vec<(Mode, Refused)>) {
         Ok(mapping) => offer(Numbers::Own(mapping)),
         Err(why) => refused.push((Mode::User, why)),
     }
+    match in_place() {
+        Ok(()) => offer(Numbers::InPlace),
+        Err(why) => refused.push((Mode::InPlace, why)),
+    }
     match sys::privilege::may_chroot() {
         true => offer(Numbers::Chroot),
         false => refused.push((
@@ -199,6 +219,33 @@ pub(super) fn candidates() -> (Vec<Isolation>, Vec<(Mode, Refused)>) {
     }
     (found, refused)
 }
+
+/// Whether the root of this place may be changed.
+fn in_place() -> Result<(), Refused> {
+    if !is_container() {
+        let missing = "it changes the root directory of the place it is in, and this is no container";
+        return Err(Refused::new(missing, "run Plywood in a container that is thrown away"));
+    }
+    match sys::privilege::may_own() {
+        true => Ok(()),
+        false => Err(Refused::new(
+            "this is no root that may own files and become other users (CAP_CHOWN, DAC_OVERRIDE, FOWNER, SETUID, SETGID, \
+             SETPCAP and KILL)",
+            "run the container as root with Docker's own capabilities: no `drop: [ALL]`, no `runAsNonRoot`",
+        )),
+    }
+}
+
+/// Whether this is Plywood's own image, whose root directory is for builds to change.
+pub(super) fn is_own_image() -> bool {
+    std::path::Path::new(MARKER).exists()
+}
+
+/// In Plywood's own image alone (host/cli/image/Dockerfile).
+const MARKER: &str = "/kaniko/.plywood";
+
+/// What is kept in Plywood's own image.
+pub(super) const OWN_IMAGE: &str = "/kaniko";
 
 /// The numbers that a user namespace of this process's can have.
 fn mapping(own: &[(u32, u32, u32)]) -> Result<Mapping, Refused> {

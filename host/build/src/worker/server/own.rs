@@ -1,10 +1,10 @@
 //! Steps without mounts: each runs in a tree of its own that holds the whole root, and what it has changed is found by
-//! walking the tree. The tree of a step is the next one's, if that stands on it.
+//! walking the tree. The tree of a step is the next one's, if that stands on it. In place, the one tree is this place's root.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use executor::cover::Covers;
 use oci::DiffId;
@@ -14,6 +14,7 @@ use snapshot::walk::{self, Snapshot};
 use snapshot::{LayerWriter, index, merged};
 use store::{Scratch, Store};
 
+use super::place::Place;
 use super::step::Places;
 use super::{Server, level};
 use crate::worker::protocol::{Answer, Exit, RunRequest};
@@ -22,52 +23,84 @@ use crate::worker::protocol::{Answer, Exit, RunRequest};
 const KEPT: usize = 4;
 
 /// Trees of steps that have ended.
-#[derive(Debug, Default)]
-pub(super) struct Trees(Mutex<Vec<Own>>);
+#[derive(Debug)]
+pub(super) struct Trees {
+    ended: Mutex<Vec<Own>>,
+    /// This place's root, where steps run in it.
+    place: Option<Root>,
+}
+
+/// What must stay in this place's root; taken possession of by the first step.
+#[derive(Debug)]
+struct Root {
+    kept: Vec<PathBuf>,
+    place: OnceLock<Place>,
+    opening: Mutex<()>,
+}
 
 /// A tree.
 #[derive(Debug)]
 struct Own {
     stack: Vec<DiffId>,
-    scratch: Scratch,
+    /// None: it is this place's root.
+    scratch: Option<Scratch>,
     tree: Tree,
     snapshot: Snapshot,
 }
 
 impl Own {
     fn path(&self) -> PathBuf {
-        self.scratch.path().join("root")
+        self.scratch.as_ref().map_or(PathBuf::from("/"), |scratch| scratch.path().join("root"))
     }
 
-    /// One of these layers, by the blobs that hold them.
-    fn new(store: &Store, stack: &[(DiffId, PathBuf)], abilities: Abilities) -> Result<Self, snapshot::Error> {
-        let scratch = store.scratch_folder()?;
-        let path = scratch.path().join("root");
-        fs::create_dir(&path).map_err(|source| snapshot::Error::Io { path: path.clone(), source })?;
-        merge(store, stack, &path, abilities)?;
-        let layers: Vec<DiffId> = stack.iter().map(|(layer, _)| *layer).collect();
-        let tree = index::tree(store, &layers, &BTreeMap::new())?;
-        let snapshot = Snapshot::take(&path, &BTreeSet::new())?;
-        Ok(Self { stack: layers, scratch, tree, snapshot })
+    /// One without anything in it.
+    fn new(store: &Store) -> Result<Self, String> {
+        let text = |error: &dyn std::fmt::Display| error.to_string();
+        let scratch = store.scratch_folder().map_err(|error| text(&error))?;
+        let own = Self { stack: Vec::new(), scratch: Some(scratch), tree: Tree::default(), snapshot: Snapshot::default() };
+        fs::create_dir(own.path()).map_err(|error| text(&error))?;
+        Ok(own)
     }
 
-    /// Puts the layers on top that it lacks.
-    fn extend(
+    /// This place's root, when nothing of an image is in it.
+    fn in_place() -> Self {
+        Self { stack: Vec::new(), scratch: None, tree: Tree::default(), snapshot: Snapshot::default() }
+    }
+
+    /// Makes these layers of it, by the blobs that hold them.
+    fn become_stack(
         &mut self,
+        place: Option<&Place>,
         store: &Store,
         stack: &[(DiffId, PathBuf)],
         abilities: Abilities,
-    ) -> Result<(), snapshot::Error> {
-        let missing = &stack[self.stack.len()..];
-        for (layer, blob) in missing {
-            let changes = index::of(store, *layer)?;
-            merged::add(&changes, *layer, blob, &self.path(), abilities)?;
-            self.tree.apply(&changes, *layer);
-            self.stack.push(*layer);
+    ) -> Result<(), String> {
+        let text = |error: snapshot::Error| error.to_string();
+        let layers: Vec<DiffId> = stack.iter().map(|(layer, _)| *layer).collect();
+        // A tree without layers may be of none, or new.
+        if self.stack == layers && !self.snapshot.is_empty() {
+            return Ok(());
         }
-        if !missing.is_empty() {
-            self.snapshot = Snapshot::take(&self.path(), &BTreeSet::new())?;
+        let tree = merged_tree(store, stack).map_err(text)?;
+        let blobs = stack.iter().cloned().collect();
+        let path = self.path();
+        match place {
+            Some(place) => {
+                let (from, to) = (place.visible(&self.tree)?, place.visible(&tree)?);
+                if self.stack.is_empty() {
+                    place.clear(&to).map_err(|error| format!("making room in /: {error}"))?;
+                }
+                let stays = |path: &[u8]| place.stays(path);
+                merged::change(&from, &to, &blobs, &path, &stays, abilities).map_err(text)?;
+            }
+            None => merged::change(&self.tree, &tree, &blobs, &path, &|_| false, abilities).map_err(text)?,
         }
+        (self.stack, self.tree) = (layers, tree);
+        self.look(place).map_err(text)
+    }
+
+    fn look(&mut self, place: Option<&Place>) -> Result<(), snapshot::Error> {
+        self.snapshot = Snapshot::take(&self.path(), place.map_or(&BTreeSet::new(), Place::kept))?;
         Ok(())
     }
 }
@@ -79,39 +112,84 @@ pub(super) fn merge(
     target: &Path,
     abilities: Abilities,
 ) -> Result<(), snapshot::Error> {
+    let tree = merged_tree(store, stack)?;
+    merged::change(&Tree::default(), &tree, &stack.iter().cloned().collect(), target, &|_| false, abilities)
+}
+
+fn merged_tree(store: &Store, stack: &[(DiffId, PathBuf)]) -> Result<Tree, snapshot::Error> {
     let layers: Vec<DiffId> = stack.iter().map(|(layer, _)| *layer).collect();
     for layer in &layers {
         // What no other step has needed yet is made of the blob.
         index::of(store, *layer)?;
     }
-    let tree = index::tree(store, &layers, &BTreeMap::new())?;
-    merged::make(&tree, &stack.iter().cloned().collect(), target, abilities)
+    index::tree(store, &layers, &BTreeMap::new())
 }
 
 impl Trees {
-    /// The tree for a step that stands on these layers: the one that is nearest, or a new one.
-    fn take(&self, server: &Server, stack: &[(DiffId, PathBuf)]) -> Result<Own, snapshot::Error> {
-        let layers: Vec<DiffId> = stack.iter().map(|(layer, _)| *layer).collect();
-        let known = {
-            let mut trees = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            let fits = |own: &&Own| layers.starts_with(&own.stack);
-            let nearest = trees.iter().filter(fits).map(|own| own.stack.len()).max();
-            let at = trees.iter().position(|own| Some(own.stack.len()) == nearest && layers.starts_with(&own.stack));
+    /// For steps that change their root; with what must stay in it, for steps in this place's root.
+    pub(super) fn new(in_place: Option<Vec<PathBuf>>) -> Self {
+        let place = in_place.map(|kept| Root { kept, place: OnceLock::new(), opening: Mutex::default() });
+        Self { ended: Mutex::default(), place }
+    }
+
+    pub(super) fn are_in_place(&self) -> bool {
+        self.place.is_some()
+    }
+
+    /// This place's root, if steps run in it. It waits until no other build does.
+    fn place(&self) -> Result<Option<&Place>, String> {
+        let Some(root) = &self.place else { return Ok(None) };
+        let _opening = root.opening.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(place) = root.place.get() {
+            return Ok(Some(place));
+        }
+        let place = Place::open(&root.kept).map_err(|error| format!("the root of this place: {error}"))?;
+        Ok(Some(root.place.get_or_init(|| place)))
+    }
+
+    /// The tree for a step that stands on these layers: what is nearest to it becomes it.
+    fn take(&self, place: Option<&Place>, server: &Server, stack: &[(DiffId, PathBuf)]) -> Result<Own, String> {
+        let nearest = {
+            let mut trees = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+            let shared = |own: &Own| own.stack.iter().zip(stack).take_while(|(one, (other, _))| *one == other).count();
+            // In place there is one tree. Else one is not taken back: another step may come to stand on what it is.
+            let fits = |own: &&Own| place.is_some() || shared(own) == own.stack.len();
+            let best = trees.iter().filter(fits).map(shared).max();
+            let at = trees.iter().position(|own| fits(&own) && Some(shared(own)) == best);
             at.map(|at| trees.remove(at))
         };
-        if let Some(mut own) = known
-            // A layer that needs those below it to be understood is laid out with them.
-            && own.extend(&server.store, stack, server.abilities).is_ok()
-        {
-            return Ok(own);
+        let mut own = match (nearest, place) {
+            (Some(own), _) => own,
+            (None, Some(_)) => Own::in_place(),
+            (None, None) => Own::new(&server.store)?,
+        };
+        own.become_stack(place, &server.store, stack, server.abilities)?;
+        Ok(own)
+    }
+
+    /// Leaves this place's root as it was found, where somebody is there to find it.
+    pub(super) fn leave(&self) {
+        let Some(place) = self.place.as_ref().and_then(|root| root.place.get()) else { return };
+        let known = self.ended.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let left = match known.and_then(|own| place.visible(&own.tree).ok()) {
+            Some(tree) => {
+                let (nothing, stays) = (Tree::default(), |path: &[u8]| place.stays(path));
+                let root = Path::new("/");
+                let abilities = Abilities { devices: false, user_xattrs: false };
+                merged::change(&tree, &nothing, &BTreeMap::new(), root, &stays, abilities).is_ok()
+            }
+            // A step has failed: what it has left nobody knows.
+            None => place.clear(&Tree::default()).is_ok(),
+        };
+        if left {
+            place.forget();
         }
-        Own::new(&server.store, stack, server.abilities)
     }
 
     fn keep(&self, own: Own) {
-        let mut trees = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut trees = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
         trees.push(own);
-        if trees.len() > KEPT {
+        if trees.len() > if self.are_in_place() { 1 } else { KEPT } {
             trees.remove(0);
         }
     }
@@ -120,37 +198,55 @@ impl Trees {
     pub(super) fn run(&self, server: &Server, id: u64, request: &RunRequest) -> Result<Answer, String> {
         let text = |error: snapshot::Error| error.to_string();
         let at = |error: std::io::Error| format!("{}: {error}", request.scratch.display());
+        if request.argv.is_empty() && self.are_in_place() {
+            // To see whether a step could be run, the root is left alone.
+            Place::probe().map_err(|error| format!("changing the root file system: {error}"))?;
+            return match self.execute(server, id, request, Path::new("/"))? {
+                Exit::Code(0) => Ok(Answer::Nothing),
+                exit => Ok(Answer::Failed(exit)),
+            };
+        }
+        // Before the lock that other builds give back after each step: this one they keep.
+        let place = self.place()?;
         // One at a time, of all builds on this store: two could help each other out of their roots, by handing on a folder
         // that is open; and a cache mount can be in one tree only.
         let _alone = server.store.lock("step without namespaces").map_err(|error| error.to_string())?;
-        let mut own = self.take(server, &request.stack).map_err(text)?;
-        let aside = own.scratch.path().join("aside");
+        let mut own = self.take(place, server, &request.stack)?;
+        let path = own.path();
+        let aside = match place {
+            Some(place) => place.aside().map_err(at)?,
+            None => path.with_file_name("aside"),
+        };
         fs::create_dir_all(&aside).map_err(at)?;
-        let mut covers = Covers::new(&own.path(), &aside).map_err(at)?;
-        let outcome = request.scratch.join("outcome");
+        let mut covers = Covers::new(&path, &aside).map_err(at)?;
         let ran = (|| {
             covers.system(&request.surroundings, &request.resolv_conf)?;
             request.mounts.iter().try_for_each(|mount| covers.put(mount))?;
             own.snapshot.settle();
-            let none = PathBuf::new();
-            let places = Places { lowers: Vec::new(), upper: own.path(), work: none.clone(), root: none, outcome };
-            server.step(id, request, places)
+            self.execute(server, id, request, &path)
         })();
         // Whatever has happened: a folder of the machine's may be in it.
         covers.take_away()?;
-        match ran?.0 {
+        match ran? {
             Exit::Code(0) if request.argv.is_empty() => return Ok(Answer::Nothing),
             Exit::Code(0) => {}
             exit => return Ok(Answer::Failed(exit)),
         }
         let level = level(request.compression, request.fast);
         let writer = LayerWriter::new(&server.store, request.compression, level).map_err(text)?;
-        let (layer, snapshot) =
-            walk::write(&own.snapshot, &own.tree, &own.path(), &BTreeSet::new(), writer).map_err(text)?;
+        let nothing = BTreeSet::new();
+        let left_out = place.map_or(&nothing, Place::kept);
+        let (layer, snapshot) = walk::write(&own.snapshot, &own.tree, &path, left_out, writer).map_err(text)?;
         own.tree.apply(&index::of(&server.store, layer).map_err(text)?, layer);
         own.stack.push(layer);
         own.snapshot = snapshot;
         self.keep(own);
         Ok(Answer::Layer(layer))
+    }
+
+    fn execute(&self, server: &Server, id: u64, request: &RunRequest, path: &Path) -> Result<Exit, String> {
+        let (none, outcome) = (PathBuf::new(), request.scratch.join("outcome"));
+        let places = Places { lowers: Vec::new(), upper: path.to_owned(), work: none.clone(), root: none, outcome };
+        Ok(server.step(id, request, places)?.0)
     }
 }

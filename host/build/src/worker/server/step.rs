@@ -43,7 +43,7 @@ impl Server {
             mounts: request.mounts.clone(),
             network: request.network,
             user_namespace: self.abilities.user_xattrs,
-            chroot: self.own.is_some(),
+            without_mounts: self.own.is_some(),
             binds_proc: self.binds_proc,
             privileged: request.privileged,
             resolv_conf: request.resolv_conf.clone(),
