@@ -111,7 +111,7 @@ fn where_a_step_sees_other_processes_it_learns_nothing_of_the_builder_and_leaves
     let (first, second) = (format!("9{:07}", std::process::id()), format!("8{:07}", std::process::id()));
     let step = format!(
         "busybox cat /proc/[0-9]*/environ 2> /dev/null | busybox grep -c mark-of-the-builder > /seen; \
-         busybox setsid busybox sleep {first} > /dev/null 2>&1 & busybox sleep 0.1; busybox ls /proc > /pids"
+         busybox setsid busybox sleep {first} > /dev/null 2>&1 & busybox sleep 0.1; busybox true"
     );
     let (told, layers) = scene.build(&marked, &step, &[]);
     assert!(told.contains("ns-user-bindproc"), "{told}");
@@ -158,7 +158,6 @@ fn what_is_asked_for_is_what_is_had() {
     let told = refused(UNCONFINED, "ns-root");
     assert!(told.contains("Dockerfile:3: commands cannot be run here: ns-root: CAP_SYS_ADMIN"), "{told}");
     assert!(refused(MASKED, "ns-user").contains("mounting /proc"));
-    assert!(refused("exec \"$@\"", "inplace").contains("--isolation: inplace is not supported yet"));
     assert!(refused("exec \"$@\"", "docker").contains("`docker` is none of ns-root, "));
     // Where nothing works, what runs nothing is built all the same.
     let told = refused(DROPPED, "ns-user");
@@ -183,6 +182,43 @@ fn a_store_on_an_overlay_is_no_place_for_another() {
     assert!(of(&told, "ns-user-bindproc", "help").contains("emptyDir"), "{told:#?}");
     let store = told.iter().find(|finding| finding["about"] == "store").unwrap();
     assert!(store["told"].as_str().unwrap().starts_with("on overlay, "), "{store}");
+}
+
+/// With one user in the namespace nothing can be given away: who should have it is written down, and is in the layer.
+#[test]
+fn with_one_user_the_layer_says_whose_files_are() {
+    let scene = Scene::new();
+    let base = &scene.1;
+    let text = "FROM base\nSHELL [\"/bin/busybox\", \"sh\", \"-c\"]\nCOPY --chown=5:6 Dockerfile /given/file\n\
+        RUN busybox mkdir -p /d/e; cd /d; echo > e/one; busybox chown 7:8 e/one e; busybox chown 9 e/one; busybox ln e/one two; busybox mv e f; \
+        busybox ln -s f/one link; busybox chown -h 3:3 link; busybox chmod 4755 f/one; busybox chown 10 f/one; echo > three; \
+        busybox chown 11:12 /given; busybox chown 99 missing 2> /dev/null || echo refused; busybox su -s /bin/busybox nobody 2> /dev/null; busybox id -u\n\
+        RUN echo more >> /given/file; echo >> /d/three\n\
+        USER 7:8\nRUN busybox chown 20 /d/three 2> /dev/null || echo not by others; echo > /d/own\n";
+    scene.0.write("c/Dockerfile", text);
+    let out = scene.0.join("single-out");
+    let layout = format!("type=oci,tar=false,dest={}", out.display());
+    let words =
+        ["build", "--progress=plain", "--isolation=ns-user-single", "--build-context", base, "-o", &layout, "c"];
+    let built = output(&mut scene.command(UNCONFINED, &words));
+    let told = all(&built);
+    assert!(built.status.success() && told.contains("commands run in ns-user-single: "), "{told}");
+    assert!(told.contains(" refused\n") && told.contains(" not by others\n"), "{told}");
+    let layers = layers(&out);
+    let [.., first, second, third] = &layers[..] else { panic!("{}", layers.len()) };
+    for (path, expected) in [
+        ("d/f/", (7, 8, 0o755)),
+        // As everywhere, who gives a file away takes its set-user-ID. Busybox looks up a group that it is not told: root's.
+        ("d/f/one", (10, 0, 0o755)),
+        ("d/two", (10, 0, 0o755)),
+        ("d/three", (0, 0, 0o644)),
+        ("given/", (11, 12, 0o755)),
+    ] {
+        assert_eq!(entry(first, path), expected, "{path}");
+    }
+    assert_eq!(entry(second, "given/file"), (5, 6, 0o644), "what a layer gave away is still another's");
+    assert_eq!(entry(second, "given/"), (11, 12, 0o755));
+    assert!(!support::entries(third).iter().any(|line| line.contains("d/three")), "nothing has changed there");
 }
 
 /// Root with what Docker leaves to a container's by default.
@@ -232,18 +268,7 @@ fn without_mounts_steps_give_what_they_give_with_them() {
     let (with, with_layers) = build("exec \"$@\"", "ns-root", "one");
     let (without, without_layers) = build(DOCKER, "chroot", "two");
     for (number, (one, other)) in with_layers.iter().zip(&without_layers).enumerate() {
-        let list = |layer: &[u8]| {
-            let mut archive = tar::Archive::new(layer);
-            let entries = archive.entries().unwrap().map(Result::unwrap);
-            let line = |mut entry: tar::Entry<'_, &[u8]>| {
-                let mut text = String::new();
-                let _ = std::io::Read::read_to_string(&mut entry, &mut text);
-                let header = entry.header().clone();
-                format!("{:?} {:?} {:?} {text:?}", entry.path().unwrap(), header.entry_type(), header)
-            };
-            entries.map(line).collect::<Vec<_>>()
-        };
-        assert_eq!(list(one), list(other), "layer {number}");
+        assert_eq!(support::entries(one), support::entries(other), "layer {number}");
     }
     assert_eq!(with, without);
     let left = support::processes().into_iter().filter(|process| process.command.contains("7654321")).count();

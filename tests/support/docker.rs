@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use super::{Guard, need, output, repository, run, wait_for};
@@ -55,13 +55,19 @@ impl Docker {
         &self.socket
     }
 
-    /// One with Plywood's own images, `plywood:latest` and `plywood:debug`.
-    pub(crate) fn with_plywood() -> Self {
-        let docker = Self::start();
-        for name in ["plywood-image.tar", "plywood-image-debug.tar"] {
-            docker.run(&["load", "-i", &own_images().join(name).display().to_string()]);
-        }
-        docker
+    /// One with Plywood's own images, `plywood:latest` and `plywood:debug`, for the tests that run at the same time.
+    pub(crate) fn shared() -> Arc<Self> {
+        // Not kept for ever: a static is never dropped, and the daemon would outlive the tests.
+        static SHARED: Mutex<Weak<Docker>> = Mutex::new(Weak::new());
+        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        shared.upgrade().unwrap_or_else(|| {
+            let docker = Arc::new(Self::start());
+            for name in ["plywood-image.tar", "plywood-image-debug.tar"] {
+                docker.run(&["load", "-i", &own_images().join(name).display().to_string()]);
+            }
+            *shared = Arc::downgrade(&docker);
+            docker
+        })
     }
 }
 
@@ -78,13 +84,16 @@ impl Drop for Docker {
 /// Where the archives of Plywood's own images are; built once for each test program, in the profile of the tests.
 pub(crate) fn own_images() -> PathBuf {
     static BUILT: OnceLock<()> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        let mut command = Command::new(repository("host/cli/image/build"));
-        // What cargo tells the tests is not meant for the program.
-        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("CARGO_")) {
-            command.env_remove(name);
-        }
-        run(command.arg("release"));
-    });
+    BUILT.get_or_init(build_own_images);
     Path::new(env!("CARGO_MANIFEST_DIR")).join("target")
+}
+
+/// Builds them anew.
+pub(crate) fn build_own_images() {
+    let mut command = Command::new(repository("host/cli/image/build"));
+    // What cargo tells the tests is not meant for the program.
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("CARGO_")) {
+        command.env_remove(name);
+    }
+    run(command.arg("release"));
 }

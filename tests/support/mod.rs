@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on ends")]
 
 pub(crate) mod docker;
+pub(crate) mod runc;
 
 use std::ffi::OsStr;
 use std::fs;
@@ -319,6 +320,19 @@ pub(crate) fn layers(layout: &Path) -> Vec<Vec<u8>> {
         bytes
     };
     manifest["layers"].as_array().unwrap().iter().map(read).collect()
+}
+
+/// What is in a layer, a line for each entry.
+pub(crate) fn entries(layer: &[u8]) -> Vec<String> {
+    let mut archive = tar::Archive::new(layer);
+    let entries = archive.entries().unwrap().map(Result::unwrap);
+    let line = |mut entry: tar::Entry<'_, &[u8]>| {
+        let mut text = String::new();
+        let _ = std::io::Read::read_to_string(&mut entry, &mut text);
+        let header = entry.header().clone();
+        format!("{:?} {:?} {:?} {text:?}", entry.path().unwrap(), header.entry_type(), header)
+    };
+    entries.map(line).collect()
 }
 
 /// A process, as /proc shows it.

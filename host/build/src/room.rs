@@ -17,7 +17,9 @@ pub async fn collect(store: &Store, limits: Limits, dry_run: bool, alone: &Lock)
     // Files of a user namespace are others' outside of it.
     if path.exists() {
         let failed = |reason: String| Error::Request(format!("{}: {reason}", path.display()));
-        let (worker, _) = worker::start(store.root(), &worker::Wish::default()).await.map_err(|refused| failed(refused.to_string()))?;
+        let (worker, _) = worker::start(store.root(), &worker::Wish::default())
+            .await
+            .map_err(|refused| failed(refused.to_string()))?;
         worker.sweep(store).await.map_err(failed)?;
     }
     Ok(collected)

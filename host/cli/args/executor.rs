@@ -99,6 +99,9 @@ pub(crate) struct KanikoArgs {
     /// A folder of the context that is the context
     #[arg(long, value_name = "PATH")]
     pub(crate) context_sub_path: Option<String>,
+    /// Plywood's own: how commands are isolated, as for `plywood build`
+    #[arg(long, value_name = "MODE")]
+    pub(crate) isolation: Option<String>,
     /// A bucket with the context, where --context names only what is in it
     #[arg(short, long, hide = true)]
     pub(crate) bucket: Option<String>,

@@ -67,6 +67,9 @@ pub(crate) fn build(
     for text in &args.secret {
         to.flag("secret", text);
     }
+    if let Some(mode) = args.isolation.as_ref().filter(|_| !switches.dryrun) {
+        to.flag("isolation", mode);
+    }
     if switches.reproducible {
         to.flag("build-arg", "SOURCE_DATE_EPOCH=0");
     }

@@ -272,7 +272,8 @@ pub(crate) fn bundle() -> Option<String> {
 }
 
 fn ca_bundle() -> Result<Vec<u8>> {
-    let path = bundle().context("--ca-inject: this machine has no bundle of certificates in any of the usual places")?;
+    let path =
+        bundle().context("--ca-inject: this machine has no bundle of certificates in any of the usual places")?;
     let read = |path: &Path| std::fs::read(path).with_context(|| format!("--ca-inject: {}", path.display()));
     let path = Path::new(&path);
     if !path.is_dir() {

@@ -74,7 +74,9 @@ impl Covers {
         if self.in_place {
             let more = rootfs::more_hosts(surroundings);
             self.mounted("/etc/resolv.conf", resolv_conf, b"").during("/etc/resolv.conf")?;
-            return self.mounted("/etc/hosts", rootfs::hosts(surroundings).as_bytes(), more.as_bytes()).during("/etc/hosts");
+            return self
+                .mounted("/etc/hosts", rootfs::hosts(surroundings).as_bytes(), more.as_bytes())
+                .during("/etc/hosts");
         }
         for folder in ["/proc", "/sys", "/dev"] {
             self.folder(folder, 0o755).during(folder)?;

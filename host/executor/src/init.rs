@@ -3,12 +3,13 @@
 use std::ffi::{CString, OsStr};
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 
 use sys::rustix::fs::{Gid, Mode, OFlags, Uid, chownat};
 use sys::rustix::process::{chdir, umask};
-use sys::seccomp::Filter;
+use sys::seccomp::{Filter, single};
 use sys::{Root, privilege, process};
 
 use crate::limits;
@@ -59,9 +60,11 @@ fn confine(spec: &Spec, root: Root) -> Result<Confined, String> {
 }
 
 /// Becomes the command. What comes back is why that failed, with the exit code that says so.
-pub(crate) fn become_command(spec: &Spec, user: &User, filter: &Filter) -> (i32, String) {
+///
+/// Calls that give files away are answered at the other end of `owners`, where there is one user.
+pub(crate) fn become_command(spec: &Spec, user: &User, filter: &Filter, owners: Option<UnixStream>) -> (i32, String) {
     let failed = |reason: String| (125, reason);
-    let privileges = || -> Result<(), String> {
+    let privileges = move || -> Result<(), String> {
         umask(Mode::from_raw_mode(0o022));
         process::reset_signals().during("signals")?;
         let _ = sys::rustix::process::setsid();
@@ -80,6 +83,14 @@ pub(crate) fn become_command(spec: &Spec, user: &User, filter: &Filter) -> (i32,
         if !spec.privileged && !spec.without_mounts {
             // Before the privilege to load it is gone. Set-user-ID programs go on working, as they do in containers.
             filter.load().during("the system-call filter")?;
+        }
+        if let Some(owners) = owners {
+            single::become_nobody_else().during("the system-call filter")?;
+            // Whom the image's root would not let give files away, the kernel does not.
+            if user.uid == 0 {
+                let listener = single::tell_of_giving().during("the system-call filter")?;
+                process::send(&owners, &listener).during("the listener")?;
+            }
         }
         privilege::become_user(user.uid, user.gid, &user.groups, allowed).during("becoming the user")?;
         // A change of user has made the kernel forget it (prctl(2), PR_SET_PDEATHSIG).

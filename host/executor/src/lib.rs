@@ -10,6 +10,7 @@ pub mod cover;
 pub mod emulation;
 mod init;
 pub mod limits;
+mod owners;
 mod rootfs;
 pub mod spec;
 pub mod step;

@@ -80,7 +80,12 @@ impl<T, E: std::fmt::Display> During<T> for Result<T, E> {
 pub(crate) struct Rootfs {
     root: Root,
     pub(crate) stubs: Vec<String>,
+    /// Files can be given to nobody.
+    one_user: bool,
 }
+
+/// Apt becomes another user for downloads, and looks whether that has worked.
+const APT: (&str, &[u8]) = ("etc/apt/apt.conf.d", b"APT::Sandbox::User \"root\";\n");
 
 /// Mounts everything and makes the new root the root of this process.
 pub(crate) fn enter(spec: &Spec) -> (Vec<String>, Result<Root, String>) {
@@ -103,7 +108,7 @@ fn build(spec: &Spec, stubs: &mut Vec<String>) -> Result<Root, String> {
         .during("mounting the root file system")?;
     mount::attach_at(overlay.as_fd(), &spec.root).during("mounting the root file system")?;
     let root = Root::open(&spec.root).during("opening the root file system")?;
-    let mut rootfs = Rootfs { root, stubs: Vec::new() };
+    let mut rootfs = Rootfs { root, stubs: Vec::new(), one_user: spec.one_user };
     let result = rootfs.fill(spec);
     stubs.append(&mut rootfs.stubs);
     result?;
@@ -145,6 +150,10 @@ impl Rootfs {
         let hosts = hosts(&spec.surroundings);
         for (target, content) in [("/etc/hosts", hosts.into_bytes()), ("/etc/resolv.conf", spec.resolv_conf.clone())] {
             self.file(target, &content, 0, 0, 0o644, true)?;
+        }
+        let (folder, content) = APT;
+        if self.one_user && self.root.open_inside(Path::new(folder), OFlags::PATH | OFlags::DIRECTORY).is_ok() {
+            self.file(&format!("/{folder}/zz-one-user"), content, 0, 0, 0o644, true)?;
         }
         for mount in &spec.mounts {
             self.mount(mount, spec.user_namespace).map_err(|reason| format!("mounting {}: {reason}", mount.target))?;
@@ -285,7 +294,8 @@ impl Rootfs {
         let file = openat(&memory, "file", flags, Mode::from_raw_mode(0o600)).during("a file in memory")?;
         let mut file = std::fs::File::from(file);
         file.write_all(content).during("a file in memory")?;
-        fchown(&file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))).during("the owner of a file in memory")?;
+        let (uid, gid) = self.owner(uid, gid);
+        fchown(&file, uid, gid).during("the owner of a file in memory")?;
         fchmod(&file, Mode::from_raw_mode(mode)).during("the mode of a file in memory")?;
         drop(file);
         let file = openat(&memory, "file", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).during("a file in memory")?;
@@ -303,13 +313,20 @@ impl Rootfs {
         self.attach(&copy, target, false)
     }
 
+    fn owner(&self, uid: u32, gid: u32) -> (Option<Uid>, Option<Gid>) {
+        match self.one_user {
+            true => (None, None),
+            false => (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))),
+        }
+    }
+
     fn mount(&mut self, mount: &Mount, user_xattrs: bool) -> Result<(), String> {
         match &mount.kind {
             MountKind::File { content, uid, gid, mode } => self.file(&mount.target, content, *uid, *gid, *mode, true),
             MountKind::Socket { path, uid, gid, mode } => {
                 let socket = sys::rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
                 let socket = socket.during("its socket")?;
-                let (owner, group) = (Some(Uid::from_raw(*uid)), Some(Gid::from_raw(*gid)));
+                let (owner, group) = self.owner(*uid, *gid);
                 sys::rustix::fs::chown(path, owner, group).during("the owner of its socket")?;
                 sys::rustix::fs::chmod(path, Mode::from_raw_mode(*mode)).during("the mode of its socket")?;
                 let copy = mount::clone_tree(socket.as_fd(), false).during("its socket")?;

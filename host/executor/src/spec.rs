@@ -40,6 +40,8 @@ pub struct Spec {
     pub without_mounts: bool,
     /// Whether /proc is this place's, with its processes, which lets nobody mount another.
     pub binds_proc: bool,
+    /// Whether the user namespace has root alone: owners are written down, and who becomes another user stays root.
+    pub one_user: bool,
     /// For /etc/resolv.conf.
     pub resolv_conf: Vec<u8>,
     /// What the user has asked for, for every command of the build.

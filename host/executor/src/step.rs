@@ -3,10 +3,12 @@
 use std::fs;
 use std::io::Read;
 use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 
 use sys::process::{self, Fork, UnshareFlags};
 
 use crate::init;
+use crate::owners::Owners;
 use crate::rootfs::During;
 use crate::spec::{Exit, Network, Outcome, Spec};
 
@@ -93,6 +95,13 @@ fn run(spec: &Spec) -> Outcome {
     {
         return failed(format!("making namespaces: {error}"));
     }
+    // Before the root is another.
+    let one_user = spec.one_user.then(|| Ok::<_, std::io::Error>((Owners::open()?, UnixStream::pair()?)));
+    let (owners, theirs) = match one_user.transpose() {
+        Ok(None) => (None, None),
+        Ok(Some((owners, (ours, theirs)))) => (Some((owners, ours)), Some(theirs)),
+        Err(error) => return failed(format!("owners: {error}")),
+    };
     let own = sys::rustix::process::getpid();
     let (reader, writer) = match sys::rustix::pipe::pipe_with(sys::rustix::pipe::PipeFlags::CLOEXEC) {
         Ok(pipe) => pipe,
@@ -101,20 +110,24 @@ fn run(spec: &Spec) -> Outcome {
     match process::fork() {
         Err(error) => failed(format!("fork: {error}")),
         Ok(Fork::Child) => {
-            drop(reader);
-            child(spec, own, writer)
+            drop((reader, owners));
+            child(spec, own, writer, theirs)
         }
         Ok(Fork::Parent(pid)) => {
-            drop(writer);
+            drop((writer, theirs));
             let mut told = String::new();
             // Ends when the command is executed, or the child has failed before.
             let _ = fs::File::from(reader).read_to_string(&mut told);
+            let answered = owners.map_or(Ok(()), |(owners, socket)| answer(&owners, &socket, pid));
             let exit = process::wait(pid);
             if no_process_namespace && let Err(error) = process::kill_children(&[]) {
                 return failed(format!("ending what the command has left: {error}"));
             }
             let mut stubs = Vec::new();
             let mut reason = None;
+            if let Err(error) = answered {
+                reason = Some(format!("writing down owners: {error}"));
+            }
             for line in told.lines() {
                 match line.split_once(' ') {
                     Some(("stub", stub)) => stubs.push(stub.to_owned()),
@@ -133,8 +146,22 @@ fn run(spec: &Spec) -> Outcome {
     }
 }
 
+/// Answers what a command asks for, until it has ended.
+fn answer(owners: &Owners, socket: &UnixStream, command: sys::rustix::process::Pid) -> std::io::Result<()> {
+    let flags = sys::rustix::process::PidfdFlags::empty();
+    match process::receive(socket)? {
+        Some(listener) => owners.serve(&listener.into(), &sys::rustix::process::pidfd_open(command, flags)?),
+        None => Ok(()),
+    }
+}
+
 /// Never returns: it becomes the command, or ends.
-fn child(spec: &Spec, parent: sys::rustix::process::Pid, writer: std::os::fd::OwnedFd) -> ! {
+fn child(
+    spec: &Spec,
+    parent: sys::rustix::process::Pid,
+    writer: std::os::fd::OwnedFd,
+    owners: Option<UnixStream>,
+) -> ! {
     use std::io::Write;
     let mut told = fs::File::from(writer);
     if process::die_with_parent(parent).is_err() {
@@ -146,7 +173,7 @@ fn child(spec: &Spec, parent: sys::rustix::process::Pid, writer: std::os::fd::Ow
     }
     let (code, reason) = match prepared {
         Ok(_) if spec.argv.is_empty() => process::exit_now(0),
-        Ok((_root, user, filter)) => init::become_command(spec, &user, &filter),
+        Ok((_root, user, filter)) => init::become_command(spec, &user, &filter, owners),
         Err(reason) => (125, reason),
     };
     if code == 125 {

@@ -30,6 +30,8 @@ pub struct Abilities {
     pub devices: bool,
     /// Overlayfs keeps its notes in `user.` attributes.
     pub user_xattrs: bool,
+    /// Files are root's alone: an attribute says whose they are ([`sys::owner`]).
+    pub one_user: bool,
 }
 
 /// Unpacks the blob of the layer `expected` into `target`, an empty folder; gives the layer's index.
@@ -136,7 +138,7 @@ impl Unpacker {
                 let digest = self.write(&mut file, bytes).at(&at)?;
                 self.collector.add(item)?;
                 self.collector.set_digest(&path, digest);
-                attributes(&file, &at, &entry)?;
+                attributes(&file, &at, &entry, self.abilities)?;
                 return Ok(());
             }
             Kind::Symlink(target) => symlinkat(os(target), &parent, name).at(&at)?,
@@ -156,8 +158,10 @@ impl Unpacker {
         if is_whiteout {
             return Ok(());
         }
-        let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
-        chownat(&parent, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW).at(&at)?;
+        if !self.abilities.one_user {
+            let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
+            chownat(&parent, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW).at(&at)?;
+        }
         if !is_link {
             fs::chmodat(&parent, name, Mode::from_raw_mode(entry.mode), AtFlags::empty()).at(&at)?;
         }
@@ -241,7 +245,7 @@ impl Unpacker {
     fn directory_attributes(&mut self, path: &[u8], entry: &Entry) -> Result<(), Error> {
         let at = self.target.join(os(path));
         let folder = self.root.open_plain(os(path), OFlags::RDONLY | OFlags::DIRECTORY).at(&at)?;
-        attributes(&folder, &at, entry)?;
+        attributes(&folder, &at, entry, self.abilities)?;
         self.times.push((path.to_vec(), entry.mtime));
         Ok(())
     }
@@ -264,8 +268,12 @@ fn is_directory(parent: &OwnedFd, name: &Path) -> bool {
 }
 
 /// Owner before mode, since a change of owner takes set-user-ID away; time last.
-pub(crate) fn attributes(file: &impl AsFd, at: &Path, entry: &Entry) -> Result<(), Error> {
-    fs::fchown(file, Some(Uid::from_raw(entry.uid)), Some(Gid::from_raw(entry.gid))).at(at)?;
+pub(crate) fn attributes(file: &impl AsFd, at: &Path, entry: &Entry, abilities: Abilities) -> Result<(), Error> {
+    match abilities.one_user {
+        false => fs::fchown(file, Some(Uid::from_raw(entry.uid)), Some(Gid::from_raw(entry.gid))).at(at)?,
+        true if (entry.uid, entry.gid) != (0, 0) => sys::owner::record(file, entry.uid, entry.gid).at(at)?,
+        true => {}
+    }
     fs::fchmod(file, Mode::from_raw_mode(entry.mode)).at(at)?;
     xattrs(at, entry)?;
     futimens(file, &timestamps(entry.mtime)).at(at)

@@ -26,6 +26,23 @@ pub struct Changes<'c> {
     pub upper: &'c Path,
     /// What it could not write to.
     pub lowers: &'c [PathBuf],
+    /// Whether attributes say whose files are. Elsewhere they are a step's own to set, and say nothing.
+    pub one_user: bool,
+}
+
+impl Changes<'_> {
+    /// Whose a file is, by what it says itself and by its attributes.
+    fn owner(&self, meta: &Metadata, attributes: &[(String, Vec<u8>)]) -> (u32, u32) {
+        let recorded = self.one_user.then(|| sys::owner::of(attributes)).flatten();
+        recorded.unwrap_or((meta.uid(), meta.gid()))
+    }
+
+    fn owner_at(&self, at: &Path, meta: &Metadata) -> Result<(u32, u32), Error> {
+        match self.one_user {
+            true => Ok(self.owner(meta, &sys::xattr::list(at).at(at)?)),
+            false => Ok((meta.uid(), meta.gid())),
+        }
+    }
 }
 
 /// Writes what has changed as a layer.
@@ -109,18 +126,21 @@ impl<W: io::Write> Walk<'_, W> {
         }
         let attributes = sys::xattr::list(&at).at(&at)?;
         let is_opaque = attributes.iter().any(|(name, value)| name.ends_with(".overlay.opaque") && value == b"y");
+        let owner = self.changes.owner(meta, &attributes);
         let entry = Entry {
             kind: kind_of(path, &at, meta, is_opaque && below.is_some(), &mut self.links)?,
             mode: meta.mode() & 0o7777,
-            uid: meta.uid(),
-            gid: meta.gid(),
+            uid: owner.0,
+            gid: owner.1,
             mtime: Time { seconds: meta.mtime(), nanoseconds: u32::try_from(meta.mtime_nsec()).unwrap_or(0) },
             xattrs: attributes.into_iter().filter(|(name, _)| is_content(name)).collect(),
         };
         if kind.is_dir() {
             let hides = opaque || is_opaque || below.is_none();
-            let same = below
-                .is_some_and(|(_, old)| (meta.mode(), meta.uid(), meta.gid()) == (old.mode(), old.uid(), old.gid()));
+            let same = match &below {
+                Some((at, old)) => (meta.mode(), owner) == (old.mode(), self.changes.owner_at(at, old)?),
+                None => false,
+            };
             if same && !is_opaque {
                 self.pending.push((path.to_vec(), entry));
                 self.directory(path, hides)?;
@@ -187,7 +207,8 @@ impl<W: io::Write> Walk<'_, W> {
     ) -> Result<bool, Error> {
         let (lower, old) = below;
         let same = meta.file_type() == old.file_type()
-            && (meta.mode(), meta.uid(), meta.gid(), meta.rdev()) == (old.mode(), old.uid(), old.gid(), old.rdev())
+            && (meta.mode(), meta.rdev()) == (old.mode(), old.rdev())
+            && (entry.uid, entry.gid) == self.changes.owner_at(lower, old)?
             && (meta.mtime(), meta.mtime_nsec()) == (old.mtime(), old.mtime_nsec())
             && meta.size() == old.size();
         // A file with further names is told whole, so that the names stay together.

@@ -64,11 +64,12 @@ mod tests {
             let blob = blobs.iter().find(|blob| blob.compression == compression).expect("its blob");
             let target = folder.path().join(format!("{compression:?}"));
             std::fs::create_dir(&target).expect("a folder");
-            let abilities = apply::Abilities { devices: false, user_xattrs: true };
+            let abilities = apply::Abilities { devices: false, user_xattrs: true, one_user: false };
             let source = std::fs::File::open(store.blob(blob.digest)).expect("the blob");
             apply::unpack(source, layer, &target, abilities).expect("a tree");
             let writer = LayerWriter::new(&store, compression, level).expect("a writer");
-            let again = diff::write(&diff::Changes { upper: &target, lowers: &[] }, writer).expect("a layer");
+            let again =
+                diff::write(&diff::Changes { upper: &target, lowers: &[], one_user: false }, writer).expect("a layer");
             assert_eq!(again, layer, "{compression:?}");
         }
     }

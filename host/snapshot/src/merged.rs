@@ -74,7 +74,7 @@ pub fn change(
             true => maker.root.open_plain(Path::new("."), OFlags::RDONLY | OFlags::DIRECTORY).at(&at)?,
             false => maker.root.open_plain(os(path), OFlags::RDONLY | OFlags::DIRECTORY).at(&at)?,
         };
-        attributes(&folder, &at, entry)?;
+        attributes(&folder, &at, entry, abilities)?;
     }
     Ok(())
 }
@@ -96,7 +96,9 @@ fn same<'t>(from: &'t Tree, to: &'t Tree) -> HashSet<&'t tree::Path> {
     let (old, new) = (names(from), names(to));
     let changed: HashSet<&Inode> = new
         .iter()
-        .filter(|(inode, paths)| old.get(*inode) != Some(paths) || paths.iter().any(|path| from.get(path) != to.get(path)))
+        .filter(|(inode, paths)| {
+            old.get(*inode) != Some(paths) || paths.iter().any(|path| from.get(path) != to.get(path))
+        })
         .map(|(inode, _)| *inode)
         .collect();
     let is_same = |(path, entry): &(&tree::Path, &Entry)| match &entry.kind {
@@ -185,7 +187,9 @@ impl Maker<'_> {
             Kind::File(_) | Kind::Dir { .. } | Kind::Whiteout => return Ok(()),
         }
         let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
-        chownat(&parent, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW).at(&at)?;
+        if !self.abilities.one_user {
+            chownat(&parent, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW).at(&at)?;
+        }
         if !matches!(entry.kind, Kind::Symlink(_)) {
             fs::chmodat(&parent, name, Mode::from_raw_mode(entry.mode), AtFlags::empty()).at(&at)?;
         }
@@ -225,7 +229,7 @@ impl Maker<'_> {
             let at = self.target.join(os(first));
             let file = self.root.open_plain(os(first), OFlags::RDONLY | OFlags::NONBLOCK).at(&at)?;
             if let Some(entry) = tree.get(first) {
-                attributes(&file, &at, entry)?;
+                attributes(&file, &at, entry, self.abilities)?;
             }
             for link in links {
                 let (from, name) = (self.parent(first)?, os(tree::name(first)));

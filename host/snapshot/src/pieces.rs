@@ -103,7 +103,7 @@ impl Write for Cutter<'_> {
 pub fn pack(tree: &Path, folder: &Path, known: &BTreeMap<Digest, (Digest, u64)>, limit: u64) -> Result<Packed, Error> {
     let cutter = Cutter { folder: folder.to_owned(), known, buffer: Vec::new(), pieces: Vec::new(), size: 0, limit };
     let mut writer = TarWriter::new(cutter);
-    diff::walk(&diff::Changes { upper: tree, lowers: &[] }, &mut writer)?;
+    diff::walk(&diff::Changes { upper: tree, lowers: &[], one_user: false }, &mut writer)?;
     let (mut cutter, layer, _) = writer.finish()?;
     while !cutter.buffer.is_empty() {
         cutter.cut().at(folder)?;
@@ -185,7 +185,7 @@ mod tests {
         let files = first.pieces.iter().map(|piece| out.join(piece.blob.hex())).collect::<Vec<_>>();
         let back = folder.path().join("back");
         fs::create_dir(&back).expect("a folder");
-        let abilities = apply::Abilities { devices: false, user_xattrs: true };
+        let abilities = apply::Abilities { devices: false, user_xattrs: true, one_user: false };
         unpack(files.clone(), first.layer, first.size, &back, abilities).expect("a tree");
         assert_eq!(pack(&back, &out, &known(&first), u64::MAX).expect("pieces").layer, first.layer);
         // Something new in the middle.

@@ -277,7 +277,12 @@ fn is_changed(path: &[u8], now: &Stamp, was: Option<&Stamp>, tree: &Tree, root: 
     }
     match &known.kind {
         Kind::File(file) => {
-            let Some(digest) = file.digest else { return Ok(true) };
+            // Of a file with several names, the first one's entry tells.
+            let first = tree.get(&file.inode.path).and_then(|first| match &first.kind {
+                Kind::File(first) if first.inode == file.inode => first.digest,
+                _ => None,
+            });
+            let Some(digest) = file.digest.or(first) else { return Ok(true) };
             let mut bytes = Hashing::new(File::open(&at).at(&at)?);
             io::copy(&mut bytes, &mut io::sink()).at(&at)?;
             Ok(bytes.finish().at(&at)? != digest)

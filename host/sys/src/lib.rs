@@ -7,6 +7,7 @@
 pub mod mount;
 pub mod names;
 pub mod network;
+pub mod owner;
 pub mod privilege;
 pub mod process;
 pub mod remove;

@@ -216,6 +216,38 @@ pub fn inherited(number: i32) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
+/// Hands a descriptor to whoever is at the other end of a socket (unix(7), SCM_RIGHTS).
+///
+/// # Errors
+/// As sendmsg(2).
+pub fn send(socket: &impl AsFd, file: &impl AsFd) -> io::Result<()> {
+    use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut message = SendAncillaryBuffer::new(&mut space);
+    let files = [file.as_fd()];
+    if !message.push(SendAncillaryMessage::ScmRights(&files)) {
+        return Err(rustix::io::Errno::NOBUFS.into());
+    }
+    sendmsg(socket, &[io::IoSlice::new(&[0])], &mut message, SendFlags::empty())?;
+    Ok(())
+}
+
+/// Takes a descriptor that the other end of a socket hands over; none when it closes the socket instead.
+///
+/// # Errors
+/// As recvmsg(2).
+pub fn receive(socket: &impl AsFd) -> io::Result<Option<OwnedFd>> {
+    use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut message = RecvAncillaryBuffer::new(&mut space);
+    let mut byte = [0];
+    recvmsg(socket, &mut [io::IoSliceMut::new(&mut byte)], &mut message, RecvFlags::CMSG_CLOEXEC)?;
+    Ok(message.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut files) => files.next(),
+        _ => None,
+    }))
+}
+
 /// Keeps `file` open in the program that is executed next.
 ///
 /// # Errors

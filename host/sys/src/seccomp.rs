@@ -11,6 +11,7 @@ use seccompiler::{
 };
 
 mod calls;
+pub mod single;
 
 /// The flags by which clone(2) makes namespaces; a step makes none.
 const NAMESPACES: u64 = (libc::CLONE_NEWNS
@@ -86,20 +87,20 @@ impl Filter {
     /// As seccomp(2).
     pub fn load(&self) -> io::Result<()> {
         for program in [&self.no_clone3, &self.allow] {
-            load(program)?;
+            load_with(program, 0)?;
         }
         Ok(())
     }
 }
 
 /// Not `seccompiler::apply_filter`: that sets `no_new_privs`, after which sudo and su in a step no longer work.
-fn load(program: &BpfProgram) -> io::Result<()> {
+fn load_with(program: &BpfProgram, flags: libc::c_ulong) -> io::Result<libc::c_long> {
     let header = libc::sock_fprog {
         len: u16::try_from(program.len()).map_err(|_| rustix::io::Errno::INVAL)?,
         filter: program.as_ptr().cast::<libc::sock_filter>().cast_mut(),
     };
     // SAFETY: seccompiler's instruction has the layout of sock_filter; the program outlives the call, which copies it.
     let result =
-        unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, std::ptr::from_ref(&header)) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+        unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, std::ptr::from_ref(&header)) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }

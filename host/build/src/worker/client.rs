@@ -99,6 +99,7 @@ impl Worker {
             flavour: isolation.flavour(),
             make_user_namespace: isolation.mapping().is_some(),
             in_user_namespace: isolation.is_user_namespace(),
+            one_user: isolation.has_one_user(),
             binds_proc: isolation.binds_proc,
             without_mounts: isolation.is_without_mounts(),
             in_place: isolation.is_in_place().then(|| kept.to_vec()),

@@ -86,6 +86,8 @@ async fn start_each(store: &Path, wish: &Wish, tried: &mut Vec<Tried>, first: bo
             }
             Err(missing) => {
                 let help = setup::advice(&missing);
+                // Of one way with two forms the later one asks for less.
+                tried.retain(|tried| tried.mode != mode);
                 tried.push(Tried { mode, refused: Some(Refused { missing, help }) });
             }
         }

@@ -151,6 +151,8 @@ pub(super) struct Start {
     pub(super) make_user_namespace: bool,
     /// Be careful about devices and overlay attributes.
     pub(super) in_user_namespace: bool,
+    /// The user namespace has root alone.
+    pub(super) one_user: bool,
     /// Give steps this place's /proc.
     pub(super) binds_proc: bool,
     /// Nothing is mounted: steps change their root to trees of their own, or run in this place's.

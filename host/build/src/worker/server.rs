@@ -66,6 +66,7 @@ fn serve(mut socket: UnixStream) -> io::Result<()> {
         abilities: Abilities {
             devices: !start.in_user_namespace && !start.without_mounts,
             user_xattrs: start.in_user_namespace,
+            one_user: start.one_user,
         },
         replies: Mutex::new(socket.try_clone()?),
         steps: Mutex::default(),
@@ -295,7 +296,8 @@ impl Server {
         remove_stubs(&upper, &stubs);
         let level = level(request.compression, request.fast);
         let writer = LayerWriter::new(&self.store, request.compression, level).map_err(|e| e.to_string())?;
-        let changes = snapshot::diff::Changes { upper: &upper, lowers: &lowers };
+        let one_user = self.abilities.one_user;
+        let changes = snapshot::diff::Changes { upper: &upper, lowers: &lowers, one_user };
         let layer = snapshot::diff::write(&changes, writer).map_err(|e| e.to_string())?;
         // What was written is the layer's tree already.
         self.store.commit_tree(&self.flavour, layer, &tree).map_err(|e| e.to_string())?;
@@ -321,7 +323,9 @@ impl Server {
             }
             None => {}
         }
-        std::os::unix::fs::chown(&made, Some(uid), Some(gid)).map_err(at)?;
+        if !self.abilities.one_user {
+            std::os::unix::fs::chown(&made, Some(uid), Some(gid)).map_err(at)?;
+        }
         fs::set_permissions(&made, fs::Permissions::from_mode(mode)).map_err(at)?;
         match fs::rename(&made, path) {
             // Another build was faster.

@@ -24,6 +24,8 @@ enum Numbers {
     Nested(String),
     /// Those of a user namespace of its own.
     Own(Mapping),
+    /// Root alone, which is this process's user outside: in a user namespace of its own.
+    One(Mapping),
     /// The machine's, without namespaces and mounts.
     Chroot,
     /// The same, in the root directory of this place.
@@ -37,6 +39,8 @@ pub(super) struct Mapping {
     groups: Vec<(u32, u32, u32)>,
     /// Whether this process may write them itself; else newuidmap and newgidmap do.
     may_write: bool,
+    /// Whether this process has no right to groups, and must forbid them first (user_namespaces(7), setgroups).
+    forbids_groups: bool,
 }
 
 /// The name of a way to isolate steps.
@@ -48,6 +52,8 @@ pub enum Mode {
     User,
     /// The same, with this place's /proc and processes in sight.
     UserBindProc,
+    /// In namespaces, as root of a user namespace that has no other user.
+    UserSingle,
     /// Without namespaces and mounts: the root is changed to a tree that holds everything.
     Chroot,
     /// In the root directory of a container that is thrown away, as kaniko does it.
@@ -56,7 +62,8 @@ pub enum Mode {
 
 impl Mode {
     /// All, most wanted first.
-    pub const ALL: [Self; 5] = [Self::Root, Self::User, Self::UserBindProc, Self::Chroot, Self::InPlace];
+    pub const ALL: [Self; 6] =
+        [Self::Root, Self::User, Self::UserBindProc, Self::UserSingle, Self::Chroot, Self::InPlace];
 
     /// What a step can and cannot do.
     #[must_use]
@@ -66,6 +73,10 @@ impl Mode {
             Self::User => "files and processes of its own; owners are exact; device nodes are in the image alone",
             Self::UserBindProc => {
                 "files of its own; owners are exact; it sees the processes of this place, and can end those of its user"
+            }
+            Self::UserSingle => {
+                "files of its own; owners are only written down, for the image: a command sees root's files alone, and who \
+                 becomes another user stays root; it may see the processes of this place, and end those of its user"
             }
             Self::Chroot => {
                 "a root directory of its own, without /proc and /sys; owners are exact; nothing else keeps it from this \
@@ -85,6 +96,7 @@ impl fmt::Display for Mode {
             Self::Root => "ns-root",
             Self::User => "ns-user",
             Self::UserBindProc => "ns-user-bindproc",
+            Self::UserSingle => "ns-user-single",
             Self::Chroot => "chroot",
             Self::InPlace => "inplace",
         })
@@ -98,10 +110,7 @@ impl FromStr for Mode {
         let known = Self::ALL.into_iter().find(|mode| mode.to_string() == text);
         known.ok_or_else(|| {
             let names = Self::ALL.map(|mode| mode.to_string()).join(", ");
-            match text {
-                "ns-user-single" => format!("{text} is not supported yet; there are {names}"),
-                _ => format!("`{text}` is none of {names}"),
-            }
+            format!("`{text}` is none of {names}")
         })
     }
 }
@@ -130,6 +139,7 @@ impl Isolation {
             (Numbers::Machine, _) => Mode::Root,
             (Numbers::Chroot, _) => Mode::Chroot,
             (Numbers::InPlace, _) => Mode::InPlace,
+            (Numbers::One(_), _) => Mode::UserSingle,
             (_, false) => Mode::User,
             (_, true) => Mode::UserBindProc,
         }
@@ -142,12 +152,18 @@ impl Isolation {
             Numbers::Machine | Numbers::Chroot | Numbers::InPlace => Flavour::root(),
             Numbers::Nested(map) => Flavour::user(map),
             Numbers::Own(mapping) => Flavour::user(&format!("{:?}", mapping.users)),
+            Numbers::One(mapping) => Flavour::user(&format!("one {:?}", mapping.users)),
         }
     }
 
     /// Whether steps are in a user namespace.
     pub(crate) fn is_user_namespace(&self) -> bool {
-        matches!(self.numbers, Numbers::Nested(_) | Numbers::Own(_))
+        matches!(self.numbers, Numbers::Nested(_) | Numbers::Own(_) | Numbers::One(_))
+    }
+
+    /// Whether that has root alone.
+    pub(super) fn has_one_user(&self) -> bool {
+        matches!(self.numbers, Numbers::One(_))
     }
 
     /// Whether nothing is mounted for steps: each is in a tree that holds everything.
@@ -163,7 +179,7 @@ impl Isolation {
     /// What a new user namespace is given, where there is to be one.
     pub(super) fn mapping(&self) -> Option<&Mapping> {
         match &self.numbers {
-            Numbers::Own(mapping) => Some(mapping),
+            Numbers::Own(mapping) | Numbers::One(mapping) => Some(mapping),
             Numbers::Machine | Numbers::Nested(_) | Numbers::Chroot | Numbers::InPlace => None,
         }
     }
@@ -197,9 +213,22 @@ pub(super) fn candidates() -> (Vec<Isolation>, Vec<(Mode, Refused)>) {
             "run as root on the machine, or give the container `securityContext: {capabilities: {add: [SYS_ADMIN]}}`";
         refused.push((Mode::Root, Refused::new(missing, help)));
     }
-    match mapping(&own) {
-        Ok(mapping) => offer(Numbers::Own(mapping)),
-        Err(why) => refused.push((Mode::User, why)),
+    match can_make_user_namespace() {
+        true => {
+            match mapping(&own) {
+                Ok(mapping) => offer(Numbers::Own(mapping)),
+                Err(why) => refused.push((Mode::User, why)),
+            }
+            offer(Numbers::One(one()));
+        }
+        false => {
+            let why = Refused::new(
+                "user namespaces cannot be made: they are switched off, or a seccomp or AppArmor profile forbids them",
+                "allow them (`securityContext: {seccompProfile: {type: Unconfined}}` for a pod, `--security-opt \
+                 seccomp=unconfined` for docker), or run as root; builds without RUN need neither",
+            );
+            refused.push((Mode::User, why));
+        }
     }
     match in_place() {
         Ok(()) => offer(Numbers::InPlace),
@@ -249,19 +278,12 @@ pub(super) const OWN_IMAGE: &str = "/kaniko";
 
 /// The numbers that a user namespace of this process's can have.
 fn mapping(own: &[(u32, u32, u32)]) -> Result<Mapping, Refused> {
-    if !can_make_user_namespace() {
-        return Err(Refused::new(
-            "user namespaces cannot be made: they are switched off, or a seccomp or AppArmor profile forbids them",
-            "allow them (`securityContext: {seccompProfile: {type: Unconfined}}` for a pod, `--security-opt \
-             seccomp=unconfined` for docker), or run as root; builds without RUN need neither",
-        ));
-    }
     if sys::privilege::may_map() {
         // Those of this process's own namespace, each as itself.
         let same =
             |ranges: &[(u32, u32, u32)]| ranges.iter().map(|(inner, _, count)| (*inner, *inner, *count)).collect();
         let groups = ranges("/proc/self/gid_map");
-        return Ok(Mapping { users: same(own), groups: same(&groups), may_write: true });
+        return Ok(Mapping { users: same(own), groups: same(&groups), may_write: true, forbids_groups: false });
     }
     let uid = sys::rustix::process::geteuid().as_raw();
     let gid = sys::rustix::process::getegid().as_raw();
@@ -288,7 +310,15 @@ fn mapping(own: &[(u32, u32, u32)]) -> Result<Mapping, Refused> {
         users: vec![(0, uid, 1), (1, users.0, users.1)],
         groups: vec![(0, gid, 1), (1, groups.0, groups.1)],
         may_write: false,
+        forbids_groups: false,
     })
+}
+
+/// This process's user as the only one.
+fn one() -> Mapping {
+    let uid = sys::rustix::process::geteuid().as_raw();
+    let gid = sys::rustix::process::getegid().as_raw();
+    Mapping { users: vec![(0, uid, 1)], groups: vec![(0, gid, 1)], may_write: true, forbids_groups: true }
 }
 
 /// Whether this place is a container: its root is an overlay, or an engine has left its mark.
@@ -340,6 +370,10 @@ fn subordinate(file: &str, uid: u32, name: &str) -> Option<(u32, u32)> {
 
 /// Gives a process in a new user namespace its numbers.
 pub(super) fn map(pid: u32, mapping: &Mapping) -> Result<(), String> {
+    if mapping.forbids_groups {
+        let path = format!("/proc/{pid}/setgroups");
+        std::fs::write(&path, "deny").map_err(|error| format!("{path}: {error}"))?;
+    }
     for (file, program, ranges) in [("uid_map", "newuidmap", &mapping.users), ("gid_map", "newgidmap", &mapping.groups)]
     {
         let fields: Vec<[String; 3]> =
@@ -382,11 +416,16 @@ pub(super) fn advice(reason: &str) -> String {
     if says("mounting /proc") {
         "let the container see all of /proc (`procMount: Unmasked` with `hostUsers: false` for a pod, `--security-opt \
          systempaths=unconfined` for docker)"
+    } else if says("Read-only file system") {
+        "let the container write its root file system: no `readOnlyRootFilesystem: true`, no `--read-only`"
+    } else if says("changing the root: ") {
+        "a seccomp profile forbids pivot_root(2): run the container without one (`seccompProfile: {type: Unconfined}` for a \
+         pod, `--security-opt seccomp=unconfined` for docker)"
     } else if says("mounting the root file system") {
         "put the store on a volume (`--root`, an emptyDir of a pod): an overlay cannot stand on an overlay; or an AppArmor \
          profile forbids mounting"
     } else {
-        "`plywood doctor` says what this place allows"
+        "a security module of this machine may forbid it; `plywood doctor` shows what else works here"
     }
     .to_owned()
 }

@@ -57,7 +57,8 @@ impl Own {
     fn new(store: &Store) -> Result<Self, String> {
         let text = |error: &dyn std::fmt::Display| error.to_string();
         let scratch = store.scratch_folder().map_err(|error| text(&error))?;
-        let own = Self { stack: Vec::new(), scratch: Some(scratch), tree: Tree::default(), snapshot: Snapshot::default() };
+        let own =
+            Self { stack: Vec::new(), scratch: Some(scratch), tree: Tree::default(), snapshot: Snapshot::default() };
         fs::create_dir(own.path()).map_err(|error| text(&error))?;
         Ok(own)
     }
@@ -86,9 +87,9 @@ impl Own {
         let path = self.path();
         match place {
             Some(place) => {
-                let (from, to) = (place.visible(&self.tree)?, place.visible(&tree)?);
+                let (from, to) = (place.laid_out(&self.tree), place.visible(&tree)?);
                 if self.stack.is_empty() {
-                    place.clear(&to).map_err(|error| format!("making room in /: {error}"))?;
+                    place.clear().map_err(|error| format!("making room in /: {error}"))?;
                 }
                 let stays = |path: &[u8]| place.stays(path);
                 merged::change(&from, &to, &blobs, &path, &stays, abilities).map_err(text)?;
@@ -171,15 +172,15 @@ impl Trees {
     pub(super) fn leave(&self) {
         let Some(place) = self.place.as_ref().and_then(|root| root.place.get()) else { return };
         let known = self.ended.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let left = match known.and_then(|own| place.visible(&own.tree).ok()) {
+        let left = match known.map(|own| place.laid_out(&own.tree)) {
             Some(tree) => {
                 let (nothing, stays) = (Tree::default(), |path: &[u8]| place.stays(path));
                 let root = Path::new("/");
-                let abilities = Abilities { devices: false, user_xattrs: false };
+                let abilities = Abilities { devices: false, user_xattrs: false, one_user: false };
                 merged::change(&tree, &nothing, &BTreeMap::new(), root, &stays, abilities).is_ok()
             }
             // A step has failed: what it has left nobody knows.
-            None => place.clear(&Tree::default()).is_ok(),
+            None => place.clear().is_ok(),
         };
         if left {
             place.forget();

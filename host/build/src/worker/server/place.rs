@@ -1,8 +1,7 @@
 //! Steps in place: the root of a container that is thrown away is laid out as the image, and what was there before stays.
 //!
-//! Nothing is deleted or written where something is mounted, where the build reads and keeps, or where the container had
-//! something of its own, unless the image has a file of the same name. An image with files where something must stay is
-//! refused. At its end a build leaves the root as it found it, unless the container ends with it; what one that was killed has
+//! Nothing is deleted or written where something is mounted, where the build reads and keeps, or where the container has
+//! something of its own. An image with files where something must stay is refused. At its end a build leaves the root as it found it, unless the container ends with it; what one that was killed has
 //! left, the next one takes away.
 
 use std::collections::BTreeSet;
@@ -12,7 +11,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use oci::tree::{self, Kind, Tree};
+use oci::tree::{self, Tree};
 use sys::rustix::fs::{FlockOperation, flock};
 use sys::rustix::rand::{GetRandomFlags, getrandom};
 
@@ -21,13 +20,15 @@ const STATE: &str = "/.plywood";
 /// What the container had when the first step came; not there when nothing of an image is.
 const RECORD: &str = "own";
 /// Places that every engine fills, and that no image can.
-const ENGINES: [&[u8]; 6] = [b"proc", b"sys", b"dev", b"etc/hosts", b"etc/hostname", b"etc/resolv.conf"];
+const ENGINES: [&[u8]; 7] = [b"proc", b"sys", b"dev", b"etc/hosts", b"etc/hostname", b"etc/resolv.conf", b".dockerenv"];
 
 /// The root directory of this place, for one build.
 #[derive(Debug)]
 pub(super) struct Place {
     /// What must stay as it is, with all that is in it.
     kept: BTreeSet<tree::Path>,
+    /// Of that, what the build reads and keeps.
+    given: BTreeSet<tree::Path>,
     /// What was there before the first build.
     own: BTreeSet<tree::Path>,
     /// In a name that no step knows beforehand.
@@ -55,18 +56,20 @@ impl Place {
                 sys::remove::folder(&entry.path())?;
             }
         }
-        let mut all: BTreeSet<tree::Path> = mounts(&fs::read("/proc/self/mountinfo")?);
-        all.extend(ENGINES.map(<[u8]>::to_vec));
+        let mut given: BTreeSet<tree::Path> = BTreeSet::new();
         for path in kept.iter().map(PathBuf::as_path).chain([state]) {
             // Where links lead as well: the image may have another link of that name.
             let real = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-            all.extend([path, &real].map(|path| tree::clean(path.as_os_str().as_bytes())));
+            given.extend([path, &real].map(|path| tree::clean(path.as_os_str().as_bytes())));
         }
+        let mut all: BTreeSet<tree::Path> = mounts(&fs::read("/proc/self/mountinfo")?);
+        all.extend(ENGINES.map(<[u8]>::to_vec));
+        all.extend(given.iter().cloned());
         all.remove(&tree::Path::new());
         let record = state.join(RECORD);
         let mut bytes = [0; 8];
         getrandom(&mut bytes, GetRandomFlags::empty())?;
-        let mut place = Self { kept: all, own: BTreeSet::new(), random: u64::from_ne_bytes(bytes), _lock: lock };
+        let mut place = Self { kept: all, given, own: BTreeSet::new(), random: u64::from_ne_bytes(bytes), _lock: lock };
         match fs::read(&record) {
             Ok(text) => place.own = text.split(|byte| *byte == 0).map(<[u8]>::to_vec).collect(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -123,29 +126,23 @@ impl Place {
         Ok(())
     }
 
-    /// Makes room for an image: what an earlier one has left goes, and of the container's own what the image has as well.
+    /// Takes away what an earlier image has left.
     ///
     /// # Errors
     /// When something cannot be deleted.
-    pub(super) fn clear(&self, image: &Tree) -> io::Result<()> {
-        self.clear_folder(&tree::Path::new(), image)
+    pub(super) fn clear(&self) -> io::Result<()> {
+        self.clear_folder(&tree::Path::new(), fs::symlink_metadata("/")?.dev())
     }
 
-    fn clear_folder(&self, folder: &tree::Path, image: &Tree) -> io::Result<()> {
-        let device = fs::symlink_metadata("/")?.dev();
+    fn clear_folder(&self, folder: &tree::Path, device: u64) -> io::Result<()> {
         for entry in fs::read_dir(at(folder))? {
             let entry = entry?;
             let path = tree::join(folder, &entry.file_name().into_vec());
             if self.kept.contains(&path) {
                 continue;
             }
-            let is_dir = entry.file_type()?.is_dir();
-            let stays = match is_dir {
-                true => holds(&self.kept, &path) || self.own.contains(&path) && image.get(&path).is_none_or(|e| e.is_dir()),
-                false => self.own.contains(&path) && image.get(&path).is_none(),
-            };
-            match (stays, is_dir) {
-                (true, true) => self.clear_folder(&path, image)?,
+            match (self.stays(&path), entry.file_type()?.is_dir()) {
+                (true, true) => self.clear_folder(&path, device)?,
                 (true, false) => {}
                 (false, false) => fs::remove_file(entry.path())?,
                 // Whatever the table of mounts did not tell.
@@ -163,14 +160,31 @@ impl Place {
     pub(super) fn visible(&self, image: &Tree) -> Result<Tree, String> {
         let mut visible = Tree::default();
         for (path, entry) in image.iter() {
-            if self.is_free(path, &entry.kind)? {
-                visible.insert(path.clone(), entry.clone());
+            let is_dir = entry.is_dir();
+            if !self.is_free(path, is_dir)? {
+                continue;
             }
+            if self.own.contains(path) && !(is_dir && fs::symlink_metadata(at(path)).is_ok_and(|there| there.is_dir()))
+            {
+                return Err(in_the_way(path));
+            }
+            visible.insert(path.clone(), entry.clone());
         }
         Ok(visible)
     }
 
-    /// Whether a folder is not an image's to take away.
+    /// What of an image that has been laid out here is its own.
+    pub(super) fn laid_out(&self, image: &Tree) -> Tree {
+        let mut laid_out = Tree::default();
+        let is_its =
+            |path: &[u8], is_dir: bool| self.is_free(path, is_dir) == Ok(true) && (is_dir || !self.own.contains(path));
+        for (path, entry) in image.iter().filter(|(path, entry)| is_its(path, entry.is_dir())) {
+            laid_out.insert(path.clone(), entry.clone());
+        }
+        laid_out
+    }
+
+    /// Whether something is not an image's to take away.
     pub(super) fn stays(&self, path: &[u8]) -> bool {
         self.own.contains(path) || holds(&self.kept, path)
     }
@@ -181,16 +195,16 @@ impl Place {
         let _ = fs::remove_file(Path::new(STATE).join(RECORD));
     }
 
-    fn is_free(&self, path: &[u8], kind: &Kind) -> Result<bool, String> {
-        let is_dir = matches!(kind, Kind::Dir { .. });
+    fn is_free(&self, path: &[u8], is_dir: bool) -> Result<bool, String> {
         let Some(kept) = ancestors(path).find(|path| self.kept.contains(*path)) else {
             return match !is_dir && holds(&self.kept, path) {
                 true => Err(in_the_way(path)),
                 false => Ok(true),
             };
         };
-        // A folder to mount on is no loss.
-        match ENGINES.contains(&kept) || is_dir && kept == path {
+        // A folder to mount on is no loss, unless steps may work in it.
+        let is_given = ancestors(path).any(|path| self.given.contains(path));
+        match ENGINES.contains(&kept) || is_dir && kept == path && !is_given {
             true => Ok(false),
             false => Err(in_the_way(kept)),
         }
@@ -200,8 +214,8 @@ impl Place {
 fn in_the_way(path: &[u8]) -> String {
     let path = String::from_utf8_lossy(path);
     format!(
-        "in place, the image cannot have its own /{path}: this container has something mounted there, or the build reads or \
-         keeps something there; mount it elsewhere, or give --isolation=chroot"
+        "in place, the image cannot have its own /{path}: this container has something there, or the build reads or keeps \
+         something there; put it elsewhere, use Plywood's own image, or give --isolation=chroot"
     )
 }
 
@@ -231,7 +245,8 @@ fn unescaped(text: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text;
     while let [first, after @ ..] = rest {
-        let octal = (*first == b'\\').then(|| after.get(..3)).flatten().and_then(|digits| std::str::from_utf8(digits).ok());
+        let octal =
+            (*first == b'\\').then(|| after.get(..3)).flatten().and_then(|digits| std::str::from_utf8(digits).ok());
         match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
             Some(byte) => (bytes.push(byte), rest = &after[3..]).0,
             None => (bytes.push(*first), rest = after).0,
@@ -244,34 +259,31 @@ fn unescaped(text: &[u8]) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    fn place(kept: &[&str], own: &[&str]) -> Place {
+    fn place(kept: &[&str], given: &[&str], own: &[&str]) -> Place {
         let set = |paths: &[&str]| paths.iter().map(|path| path.as_bytes().to_vec()).collect();
         let lock = File::open("/dev/null").expect("it is there");
-        Place { kept: set(kept), own: set(own), random: 0, _lock: lock }
-    }
-
-    fn link() -> Kind {
-        Kind::Symlink(b"x".to_vec())
+        Place { kept: set(&[kept, given].concat()), given: set(given), own: set(own), random: 0, _lock: lock }
     }
 
     #[test]
     fn what_must_stay_is_in_nobodys_way_but_its_own() {
-        let place = place(&["proc", "work/context", "etc/hosts"], &[]);
-        let dir = Kind::Dir { opaque: false };
-        assert_eq!(place.is_free(b"usr/bin/x", &link()), Ok(true));
-        assert_eq!(place.is_free(b"proc", &dir), Ok(false));
-        assert_eq!(place.is_free(b"proc/x", &link()), Ok(false));
-        assert_eq!(place.is_free(b"etc/hosts", &link()), Ok(false));
-        assert_eq!(place.is_free(b"work", &dir), Ok(true));
-        assert_eq!(place.is_free(b"work/context", &dir), Ok(false));
-        assert!(place.is_free(b"work", &link()).is_err_and(|told| told.contains("/work:")));
-        assert!(place.is_free(b"work/context/app", &link()).is_err_and(|told| told.contains("/work/context:")));
-        assert_eq!(place.is_free(b"work/contexts", &link()), Ok(true));
+        let place = place(&["proc", "tmp", "etc/hosts"], &["work/context"], &[]);
+        assert_eq!(place.is_free(b"usr/bin/x", false), Ok(true));
+        assert_eq!(place.is_free(b"proc", true), Ok(false));
+        assert_eq!(place.is_free(b"proc/x", false), Ok(false));
+        assert_eq!(place.is_free(b"etc/hosts", false), Ok(false));
+        assert_eq!(place.is_free(b"work", true), Ok(true));
+        assert_eq!(place.is_free(b"tmp", true), Ok(false));
+        assert!(place.is_free(b"tmp/x", true).is_err_and(|told| told.contains("/tmp:")));
+        assert!(place.is_free(b"work/context", true).is_err_and(|told| told.contains("/work/context:")));
+        assert!(place.is_free(b"work", false).is_err_and(|told| told.contains("/work:")));
+        assert!(place.is_free(b"work/context/app", false).is_err_and(|told| told.contains("/work/context:")));
+        assert_eq!(place.is_free(b"work/contexts", false), Ok(true));
     }
 
     #[test]
     fn what_was_there_or_holds_what_must_stay_is_not_taken_away() {
-        let place = place(&["work/context"], &["busybox", "busybox/sh"]);
+        let place = place(&[], &["work/context"], &["busybox", "busybox/sh"]);
         for (path, stays) in [("usr", false), ("work", true), ("busybox", true), ("work/other", false)] {
             assert_eq!(place.stays(path.as_bytes()), stays, "{path}");
         }

@@ -45,6 +45,7 @@ impl Server {
             user_namespace: self.abilities.user_xattrs,
             without_mounts: self.own.is_some(),
             binds_proc: self.binds_proc,
+            one_user: self.abilities.one_user,
             privileged: request.privileged,
             resolv_conf: request.resolv_conf.clone(),
             surroundings: request.surroundings.clone(),
