@@ -260,6 +260,38 @@ fn in_place_nothing_that_must_stay_is_in_the_way() {
     }
 }
 
+/// Compilers, package managers and interpreters, in every way that runs commands without the machine's root.
+#[test]
+fn examples_are_built_in_containers() {
+    let docker = Docker::shared();
+    let base = support::debian_base();
+    let layout = base.trim_start_matches("debian-base=oci-layout://").trim_end_matches(":latest");
+    let (layout, examples) = (format!("--volume={layout}:/base"), repository("examples"));
+    let examples = format!("--volume={}:/examples", examples.display());
+    // The machine's own authorities as well: packages may come through a proxy of its own.
+    let certificates = "--volume=/etc/ssl/certs/ca-certificates.crt:/kaniko/ssl/certs/machine.crt";
+    let index = support::python_index();
+    let index = if index.is_empty() { "NOTHING=".into() } else { format!("PIP_INDEX_URL={index}") };
+    for (options, mode, names) in [
+        (&[][..], "inplace", &["go-multistage", "flask"][..]),
+        (&["--security-opt=seccomp=unconfined"], "ns-user-bindproc", &["go-multistage"]),
+        (&["--security-opt=seccomp=unconfined", "--user=1000"], "ns-user-single", &["flask"]),
+        (&[], "chroot", &["flask"]),
+    ] {
+        for example in names {
+            let fixed =
+                ["run", "--rm", "--network=host", "--entrypoint=/kaniko/plywood", &layout, &examples, certificates];
+            let isolation = format!("--isolation={mode}");
+            let context = format!("/examples/{example}");
+            let words =
+                ["plywood:latest", "build", "--progress=plain", "--ca-inject", "--build-arg", &index, &isolation];
+            let base = ["--build-context=debian-base=oci-layout:///base:latest", &context];
+            let built = docker.output(&[&fixed[..], options, &words, &base].concat());
+            assert!(built.status.success(), "{example}, {mode}: {}", all(&built));
+        }
+    }
+}
+
 #[test]
 fn the_image_is_small_and_each_time_the_same() {
     let _docker = Docker::shared();

@@ -7,42 +7,19 @@ mod support;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use support::docker::Docker;
-use support::{
-    Guard, PLYWOOD, Place, Registry, all, free_port, need, need_root, output, repository, run, skopeo_inspect, wait_for,
-};
+use support::{Guard, Place, Registry, all, free_port, need, output, repository, run, skopeo_inspect, wait_for};
 
 /// Packages are fetched from a mirror, on a machine that does other things as well.
 const LONG: Duration = Duration::from_secs(300);
 
-/// The base image of all examples, made once in each run; gives the value of --build-context.
-fn debian_base() -> &'static str {
-    static MADE: OnceLock<String> = OnceLock::new();
-    MADE.get_or_init(|| {
-        need_root();
-        need("mmdebstrap", "mmdebstrap");
-        // A static is never dropped: what lasts as long as the run lies where the next run replaces it.
-        let layout = Path::new(env!("CARGO_TARGET_TMPDIR")).join("debian-base");
-        let _ = fs::remove_dir_all(&layout);
-        let place = Place::new();
-        let mut command = Command::new(repository("examples/debian-base/make"));
-        // As `Place::plywood`: nothing of whoever runs the tests.
-        command.arg(&layout).env("PLYWOOD", PLYWOOD).env("HOME", place.join("home")).env("PLYWOOD_ROOT", place.root());
-        for (name, folder) in [("XDG_CONFIG_HOME", "config"), ("XDG_DATA_HOME", "data"), ("XDG_CACHE_HOME", "cache")] {
-            command.env(name, place.join(folder));
-        }
-        run(&mut command);
-        format!("debian-base=oci-layout://{}:latest", layout.display())
-    })
-}
-
 /// Builds an example under a name into the store; gives its digest.
 fn build(place: &Place, example: &str, name: &str, more: &[String]) -> String {
     let mut command = place.plywood();
-    command.args(["build", "--progress=plain", "--ca-inject", "-t", name, "--build-context", debian_base()]);
+    command.args(["build", "--progress=plain", "--ca-inject", "-t", name, "--build-context", support::debian_base()]);
     command.args(more).arg("--iidfile").arg(place.join("digest")).arg(repository("examples").join(example));
     let built = output(&mut command);
     assert!(built.status.success(), "{example}: {}", all(&built));
@@ -117,9 +94,7 @@ fn flask() {
     let place = Place::new();
     let registry = Registry::open();
     let name = format!("{}/flask:1", registry.host);
-    // Which index serves packages is the machine's business.
-    let configured = Command::new("pip").args(["config", "get", "global.index-url"]).stderr(Stdio::null()).output();
-    let index = configured.map(|found| String::from_utf8_lossy(&found.stdout).trim().to_owned()).unwrap_or_default();
+    let index = support::python_index();
     let more = if index.is_empty() { vec![] } else { vec!["--build-arg".into(), format!("PIP_INDEX_URL={index}")] };
     let digest = build(&place, "flask", &name, &more);
     check_archive(&place, &name, &digest);
@@ -167,7 +142,9 @@ fn debian_base_runs_commands() {
     );
     let mut command = place.plywood();
     let built = output(
-        command.args(["build", "--progress=plain", "--build-context", debian_base()]).arg(place.join("context")),
+        command
+            .args(["build", "--progress=plain", "--build-context", support::debian_base()])
+            .arg(place.join("context")),
     );
     assert!(built.status.success(), "{}", all(&built));
 }

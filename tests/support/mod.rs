@@ -11,6 +11,7 @@ use std::fs;
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -104,6 +105,33 @@ impl Place {
         run(self.plywood().args(["build", "-q", "-t", "base:1", "-o", &output]).arg(context));
         format!("base=oci-layout://{}:1", layout.display())
     }
+}
+
+/// The base image of all examples, made once in each run; gives the value of --build-context.
+pub(crate) fn debian_base() -> &'static str {
+    static MADE: OnceLock<String> = OnceLock::new();
+    MADE.get_or_init(|| {
+        need_root();
+        need("mmdebstrap", "mmdebstrap");
+        // A static is never dropped: what lasts as long as the run lies where the next run replaces it.
+        let layout = Path::new(env!("CARGO_TARGET_TMPDIR")).join("debian-base");
+        let _ = fs::remove_dir_all(&layout);
+        let place = Place::new();
+        let mut command = Command::new(repository("examples/debian-base/make"));
+        // As `Place::plywood`: nothing of whoever runs the tests.
+        command.arg(&layout).env("PLYWOOD", PLYWOOD).env("HOME", place.join("home")).env("PLYWOOD_ROOT", place.root());
+        for (name, folder) in [("XDG_CONFIG_HOME", "config"), ("XDG_DATA_HOME", "data"), ("XDG_CACHE_HOME", "cache")] {
+            command.env(name, place.join(folder));
+        }
+        run(&mut command);
+        format!("debian-base=oci-layout://{}:latest", layout.display())
+    })
+}
+
+/// Which index serves Python's packages here; empty: the usual one.
+pub(crate) fn python_index() -> String {
+    let configured = Command::new("pip").args(["config", "get", "global.index-url"]).stderr(Stdio::null()).output();
+    configured.map(|found| String::from_utf8_lossy(&found.stdout).trim().to_owned()).unwrap_or_default()
 }
 
 /// Compiling the plugins takes seconds; all tests share what that gives.

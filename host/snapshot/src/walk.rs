@@ -271,7 +271,8 @@ fn is_changed(path: &[u8], now: &Stamp, was: Option<&Stamp>, tree: &Tree, root: 
         return Ok(true);
     }
     let at = root.join(os(path));
-    let Some(known) = tree.get(path) else { return Ok(true) };
+    // A folder of the place that the tree lies in has nothing of its own that could have changed; of a file nothing is known.
+    let Some(known) = tree.get(path) else { return Ok(!now.is_dir()) };
     if content_attributes(&at)? != known.xattrs {
         return Ok(true);
     }
