@@ -36,7 +36,7 @@ const EDGES: [(&str, &[&str]); 15] = [
     ("plan", &["oci"]),
     ("store", &["oci", "sys"]),
     ("executor", &["sys"]),
-    ("http", &[]),
+    ("http", &["sys"]),
     ("oci", &[]),
     ("sys", &[]),
 ];

@@ -22,7 +22,6 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
-    sys::names::keep_to_files_and_dns();
     // Before any thread exists: the worker enters namespaces, and the step forks.
     let mut words = std::env::args_os().map(|word| word.to_string_lossy().into_owned());
     let name = words.next().unwrap_or_default();

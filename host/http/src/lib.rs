@@ -90,6 +90,7 @@ impl Request {
 
 impl Ready {
     fn new(settings: &Settings) -> Result<Self, String> {
+        sys::names::keep_to_files_and_dns();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = || {
             rustls::ClientConfig::builder_with_provider(provider.clone())

@@ -12,7 +12,7 @@ pub fn keep_to_files_and_dns() {
             /// nss.h of the GNU C library: what a database's lookups use from now on.
             fn __nss_configure_lookup(database: *const c_char, services: *const c_char) -> c_int;
         }
-        // SAFETY: both are strings that end in a zero; it is called before there is a second thread.
+        // SAFETY: both are strings that end in a zero; the library takes its lock.
         unsafe { __nss_configure_lookup(c"hosts".as_ptr(), c"files dns".as_ptr()) };
     }
 }

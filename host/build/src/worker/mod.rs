@@ -4,6 +4,7 @@
 //! namespace. It is started on the first step that needs it, and dies with the build.
 
 mod client;
+mod mode;
 mod protocol;
 mod server;
 mod setup;
@@ -11,9 +12,10 @@ mod setup;
 pub use client::Worker;
 pub use executor::STEP;
 pub use executor::step::main as step;
+pub use mode::Mode;
 pub use protocol::{Exit, RunRequest, Seed};
 pub use server::main;
-pub use setup::{Isolation, Mode, Refused};
+pub use setup::{Isolation, Refused};
 
 use std::path::{Path, PathBuf};
 
