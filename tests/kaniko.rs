@@ -264,7 +264,13 @@ fn credentials_are_written_where_they_are_looked_for() {
     let mut build = pipeline.kaniko("executor", &["-c", "project", "-d", &name]);
     let pushed = output(build.env("DOCKER_CONFIG", &folder));
     assert!(pushed.status.success(), "{}", all(&pushed));
-    assert!(!output(&mut pipeline.kaniko("executor", &["-c", "project", "-d", &name])).status.success());
+    // Without them it is said before anything is built.
+    let early = output(&mut pipeline.kaniko("executor", &["-c", "project", "-d", &name]));
+    assert!(!early.status.success() && all(&early).contains("before the build"), "{}", all(&early));
+    assert!(!all(&early).contains("COPY source"), "{}", all(&early));
+    let late =
+        output(&mut pipeline.kaniko("executor", &["-c", "project", "-d", &name, "--skip-push-permission-check"]));
+    assert!(!late.status.success() && all(&late).contains("COPY source"), "{}", all(&late));
 }
 
 #[test]

@@ -63,12 +63,37 @@ async fn execute(global: &Global, args: &KanikoArgs) -> ExitCode {
                 Ok(images) => images,
                 Err(error) => return report::failure(&error, None),
             };
+            let switches = &args.switches;
+            if !switches.no_push
+                && !args.registry.switches.skip_push_permission_check
+                && let Err(error) = may_push(&global, &args.destination).await
+            {
+                return report::failure(&error, None);
+            }
             let build = BuildArgs { fetched_images, ..*build };
             build::run_where(&global, &build, to.may_be_there).await
         }
         Command::Plan(args) => plan::run(&global, &args).await,
         _ => unreachable!("a translation is a build or a plan"),
     }
+}
+
+/// Whether what is built can be pushed, before it is built.
+async fn may_push(global: &Global, destinations: &[String]) -> Result<()> {
+    let session = Session::open(global, None)?;
+    let plugins = session.plugins(Arc::new(Process::default())).await?;
+    let client = session.registry(&plugins);
+    let mut asked = BTreeSet::new();
+    for name in destinations {
+        let reference: Reference = name.parse().with_context(|| format!("--destination {name}"))?;
+        if asked.insert(reference.name()) {
+            let may = client.may_push(&reference).await;
+            may.with_context(|| {
+                format!("--destination {name}: before the build (--skip-push-permission-check leaves this out)")
+            })?;
+        }
+    }
+    Ok(())
 }
 
 fn translate(args: &KanikoArgs) -> Result<Translation> {

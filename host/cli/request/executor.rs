@@ -139,7 +139,6 @@ pub(crate) fn registries(
         (args.push_retry.is_some(), "push-retry", "transfers are tried again in any case"),
         (args.image_download_retry.is_some(), "image-download-retry", "transfers are tried again in any case"),
         (!args.credential_helpers.is_empty(), "credential-helpers", "`plywood plugin list` shows who is asked"),
-        (switches.skip_push_permission_check, "skip-push-permission-check", "nothing is pushed before the build"),
     ] {
         if is_given {
             to.note(format!("--{flag} changes nothing: {why}"));

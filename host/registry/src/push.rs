@@ -94,6 +94,26 @@ impl Client {
         Ok(pushed)
     }
 
+    /// Whether images may be pushed to a repository: asks for a place to send a blob to, and gives it back.
+    ///
+    /// # Errors
+    /// As the registry refuses it.
+    pub async fn may_push(&self, reference: &Reference) -> Result<(), Error> {
+        let Some(upload) = self.start_upload(reference, Digest::of(b""), None).await? else { return Ok(()) };
+        let call = Call {
+            registry: reference.registry(),
+            method: Method::DELETE,
+            path: upload,
+            accept: &[],
+            headers: Vec::new(),
+            scopes: scope(reference.repository(), Access::Push),
+            what: format!("push {}", reference.repository()),
+        };
+        // A registry that does not take it back forgets it after a while.
+        let _ = self.call(&call).await;
+        Ok(())
+    }
+
     /// Asks for a place to send a blob to; none when the registry has mounted it instead.
     async fn start_upload(
         &self,
