@@ -241,13 +241,21 @@ fn in_place_nothing_that_must_stay_is_in_the_way() {
     // The folder that the context is in, and one that is mounted.
     for dockerfile in ["WORKDIR /project/c\nRUN echo > file\n", "COPY Dockerfile /mounted/file\nRUN busybox true\n"] {
         let mount = ["--tmpfs=/mounted"];
-        let told = all(&build(dockerfile, &mount, &[]));
+        let told = all(&build(dockerfile, &mount, &["--isolation=inplace"]));
         assert!(told.contains("in place, the image cannot have its own /"), "{told}");
         assert!(told.contains("--isolation=chroot"), "{told}");
-        let built = build(dockerfile, &mount, &["--isolation=chroot"]);
-        assert!(built.status.success(), "{}", all(&built));
+        // Where it was not asked for, it steps aside.
+        let built = build(dockerfile, &mount, &[]);
+        let told = all(&built);
+        assert!(built.status.success() && told.contains("in a directory of its own instead (chroot)"), "{told}");
     }
+    let told = all(&build("RUN --mount=type=tmpfs,target=/project/c/x busybox true\n", &[], &["--isolation=inplace"]));
+    assert!(told.contains("in place, the image cannot have its own /project/c/x"), "{told}");
     assert_eq!(fs::read_dir(project.join("c")).unwrap().count(), 1, "nothing was written to the context");
+    // Nor where the image has no such folder, and the command makes it.
+    let told = all(&build("RUN busybox touch /project/c/made\n", &[], &[]));
+    assert!(told.contains("has changed /project/c, which is the build context"), "{told}");
+    fs::remove_file(project.join("c/made")).unwrap();
     // What the container has of its own is no image's to replace.
     project.write("script", "mkdir -p /own; echo mine > /own/file; ln -s own /link; exec /kaniko/plywood \"$@\"; ");
     for dockerfile in ["COPY Dockerfile /own/file\nRUN busybox true\n", "COPY Dockerfile /link/x\nRUN busybox true\n"] {
@@ -255,8 +263,44 @@ fn in_place_nothing_that_must_stay_is_in_the_way() {
         let mount = format!("--volume={}:/project", project.path().display());
         let words =
             ["run", "--rm", "--workdir=/project", "--entrypoint=/busybox/sh", &mount, "plywood:debug", "script"];
-        let refused = Docker::shared().output(&[&words[..], &["build", "--build-context", base, "c"]].concat());
+        let build = ["build", "--isolation=inplace", "--build-context", base, "c"];
+        let refused = Docker::shared().output(&[&words[..], &build].concat());
         assert!(!refused.status.success() && all(&refused).contains("cannot have its own /"), "{}", all(&refused));
+    }
+}
+
+/// Neither what a step's mounts cover for a while, nor what it changes the mode of, nor who may write to the root.
+#[test]
+fn in_place_what_is_the_containers_own_is_in_no_layer() {
+    let _docker = Docker::shared();
+    let project = Place::new();
+    project.busybox_base();
+    project.write("secret", "hidden-word\n");
+    project.write("c/root/file", "1");
+    let dockerfile = "FROM base\nSHELL [\"/bin/busybox\", \"sh\", \"-c\"]\n\
+        RUN --mount=type=secret,id=word,target=/root/.netrc echo hi > /made\n\
+        RUN busybox chmod -R a+rX /root; busybox chmod 700 /tmp; echo > /root/new\n\
+        RUN --mount=type=tmpfs,target=/root echo > /root/lost\n\
+        RUN busybox chown 7 /; busybox chmod 755 /tmp\n\
+        USER 7\nRUN busybox mv /.plywood /moved 2> /dev/null && exit 3; busybox id -u\n";
+    project.write("c/Dockerfile", dockerfile);
+    let build = "/kaniko/plywood build --progress=plain --build-context base=oci-layout://base-layout:1 --secret id=word,src=secret";
+    let script = format!(
+        "set -e; echo password > /root/.netrc; echo token > /root/token; chmod 600 /root/token\n\
+         {build} --no-cache --cache-to type=local,dest=/kept -o type=oci,tar=false,dest=out c\n\
+         cat /root/.netrc /root/token; stat -c %a /tmp; ls /kept/entries > /dev/null\n"
+    );
+    project.write("script", script);
+    let mount = format!("--volume={}:/project", project.path().display());
+    let words = ["run", "--rm", "--network=host", "--workdir=/project", "--entrypoint=/busybox/sh", &mount];
+    let ran = Docker::shared().output(&[&words[..], &["plywood:debug", "script"]].concat());
+    let told = all(&ran);
+    assert!(ran.status.success(), "{told}");
+    assert!(String::from_utf8_lossy(&ran.stdout).ends_with("password\ntoken\n1777\n"), "{told}");
+    for entry in layers(&project.join("out")).iter().flat_map(|layer| support::entries(layer)) {
+        for own in ["netrc", "token", "password", "kept", "lost", "hidden-word"] {
+            assert!(!entry.contains(own), "{entry}");
+        }
     }
 }
 

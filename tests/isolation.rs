@@ -194,7 +194,7 @@ fn with_one_user_the_layer_says_whose_files_are() {
         busybox ln -s f/one link; busybox chown -h 3:3 link; busybox chmod 4755 f/one; busybox chown 10 f/one; echo > three; \
         busybox chown 11:12 /given; busybox chown 99 missing 2> /dev/null || echo refused; busybox su -s /bin/busybox nobody 2> /dev/null; busybox id -u\n\
         RUN echo more >> /given/file; echo >> /d/three\n\
-        USER 7:8\nRUN busybox chown 20 /d/three 2> /dev/null || echo not by others; echo > /d/own\n";
+        USER 7:8\nRUN busybox chown 20 /d/three 2> /dev/null || echo not by others; echo > /d/own; busybox grep -q CapEff:.0000000000000000 /proc/self/status && echo nor otherwise\n";
     scene.0.write("c/Dockerfile", text);
     let out = scene.0.join("single-out");
     let layout = format!("type=oci,tar=false,dest={}", out.display());
@@ -204,6 +204,7 @@ fn with_one_user_the_layer_says_whose_files_are() {
     let told = all(&built);
     assert!(built.status.success() && told.contains("commands run in ns-user-single: "), "{told}");
     assert!(told.contains(" refused\n") && told.contains(" not by others\n"), "{told}");
+    assert!(told.contains(" nor otherwise\n"), "{told}");
     let layers = layers(&out);
     let [.., first, second, third] = &layers[..] else { panic!("{}", layers.len()) };
     for (path, expected) in [
@@ -219,6 +220,7 @@ fn with_one_user_the_layer_says_whose_files_are() {
     assert_eq!(entry(second, "given/file"), (5, 6, 0o644), "what a layer gave away is still another's");
     assert_eq!(entry(second, "given/"), (11, 12, 0o755));
     assert!(!support::entries(third).iter().any(|line| line.contains("d/three")), "nothing has changed there");
+    assert_eq!(entry(third, "d/own"), (7, 8, 0o644), "what another user makes is that user's");
 }
 
 /// Root with what Docker leaves to a container's by default.

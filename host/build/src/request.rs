@@ -1,7 +1,7 @@
 //! What is to be built, and with what.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use context::Context;
@@ -171,6 +171,17 @@ pub enum Output {
     },
     /// To `docker load`.
     Load,
+}
+
+impl Output {
+    /// Where it is written to, if that is a file or a folder.
+    pub(crate) fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Oci { path, .. } | Self::Docker(path) | Self::Tar { path, .. } => path.as_deref(),
+            Self::Local(files) => Some(&files.folder),
+            Self::Registry(_) | Self::Load => None,
+        }
+    }
 }
 
 /// A folder for an image's files.

@@ -1,6 +1,7 @@
 //! Running the steps that are not in the cache, each when what it needs is there, several side by side.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use futures_util::future::try_join_all;
@@ -19,7 +20,7 @@ use crate::error::Error;
 use crate::event::Event;
 use crate::key::{self, Listings, StepKeys};
 use crate::op::{self, Planned};
-use crate::request::{BuildRequest, ContextSource, NamedContext, Tools};
+use crate::request::{BuildRequest, CachePlace, ContextSource, NamedContext, Output, Tools};
 use crate::resolve::Lookups;
 use crate::worker::{Isolation, Worker};
 
@@ -84,7 +85,7 @@ pub(crate) struct Solver {
     locked_mounts: Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<()>>>>,
 }
 
-/// What the worker is started for. Of the folders that are read and kept only those of the contexts are read while steps run.
+/// What the worker is started for, with the folders that are read and written while steps run.
 fn wish(request: &BuildRequest) -> crate::worker::Wish {
     let named = request.named_contexts.values().filter_map(|context| match context {
         NamedContext::Folder(folder) => Some(folder),
@@ -94,8 +95,18 @@ fn wish(request: &BuildRequest) -> crate::worker::Wish {
         ContextSource::Folder(folder, _) => Some(folder),
         ContextSource::Loaded(_) => None,
     };
-    let kept = main.into_iter().chain(named).filter_map(|folder| std::path::absolute(folder).ok()).collect();
-    crate::worker::Wish { mode: request.isolation, kept }
+    let places = request.cache_from.iter().map(|cache| &cache.place);
+    let places = places.chain(request.cache_to.iter().map(|cache| &cache.place));
+    let caches =
+        places.chain(request.cache_mount_store.iter().map(|store| &store.place)).filter_map(|place| match place {
+            CachePlace::Folder(folder) => Some(folder.as_path()),
+            _ => None,
+        });
+    let outputs = request.outputs.iter().filter_map(Output::path);
+    let absolute = |path: &Path| std::path::absolute(path).ok();
+    let read: Vec<PathBuf> = main.into_iter().chain(named).filter_map(|folder| absolute(folder)).collect();
+    let kept = caches.chain(outputs).filter_map(absolute).chain(read.iter().cloned()).collect();
+    crate::worker::Wish { mode: request.isolation, kept, read }
 }
 
 impl Solver {

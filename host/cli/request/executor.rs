@@ -336,9 +336,10 @@ fn moot(to: &mut Translation, args: &KanikoArgs) {
         (
             switches.single_snapshot,
             "single-snapshot",
-            "each step has a layer of its own, which is what the cache is made of",
+            "each step has a layer of its own, which is what the cache is made of; what a later step deletes can be read in \
+             the layer of an earlier one: use a stage for it, and COPY --from",
         ),
-        (switches.use_new_run, "use-new-run", "commands run in a root of their own"),
+        (switches.use_new_run, "use-new-run", "there is one way to run commands, see --isolation"),
         (!switches.ignore_var_run, "ignore-var-run", "/var/run is in the image as the steps leave it"),
         (
             !moot.ignore_path.is_empty(),
@@ -347,9 +348,13 @@ fn moot(to: &mut Translation, args: &KanikoArgs) {
         ),
         (switches.materialize, "materialize", "no file system is built up that could be left"),
         (switches.preserve_context, "preserve-context", "the context is only read"),
-        (switches.pre_cleanup, "pre-cleanup", "the container's own files are not touched"),
-        (switches.cleanup, "cleanup", "the container's own files are not touched"),
-        (switches.force, "force", "the machine's own files are not touched"),
+        (switches.pre_cleanup, "pre-cleanup", "what a build that was killed has left is taken away in any case"),
+        (switches.cleanup, "cleanup", "the container's root is left as it was found in any case"),
+        (
+            switches.force,
+            "force",
+            "the root of a machine is never changed, and a container's not without being asked for",
+        ),
         (switches.force_build_metadata, "force-build-metadata", "they are always made"),
         (switches.skip_unused_stages, "skip-unused-stages", "stages that nothing needs are always skipped"),
         (moot.image_fs_extract_retry.is_some(), "image-fs-extract-retry", "what breaks is taken up where it broke"),

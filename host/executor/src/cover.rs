@@ -323,6 +323,8 @@ fn give_back(parent: &OwnedFd, name: &Path, back: &Path, aside: &Path) -> io::Re
                 return Err(io::ErrorKind::InvalidInput.into());
             };
             let (folder, new) = (open_folder(folder)?, PathBuf::from(format!("{}.new", own.display())));
+            // A build that was killed may have left one.
+            delete(&folder, &new)?;
             copy(&path_of(parent).join(name), &folder, &new)?;
             delete(&folder, Path::new(own))?;
             renameat(&folder, &new, &folder, own)?;

@@ -2,6 +2,7 @@
 
 use std::ffi::{CString, OsStr};
 use std::io::Read;
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
@@ -84,10 +85,16 @@ pub(crate) fn become_command(spec: &Spec, user: &User, filter: &Filter, owners: 
             // Before the privilege to load it is gone. Set-user-ID programs go on working, as they do in containers.
             filter.load().during("the system-call filter")?;
         }
+        for stream in [std::io::stdin().as_fd(), std::io::stdout().as_fd(), std::io::stderr().as_fd()] {
+            // So that the user may open /dev/stdout, as in other builders. With one user it is that one's already.
+            let _ = sys::rustix::fs::fchown(stream, Some(Uid::from_raw(user.uid)), None);
+        }
         if let Some(owners) = owners {
             single::become_nobody_else().during("the system-call filter")?;
             // Whom the image's root would not let give files away, the kernel does not.
-            if user.uid == 0 {
+            if user.uid != 0 {
+                privilege::root_is_nobody().during("capabilities")?;
+            } else {
                 let listener = single::tell_of_giving().during("the system-call filter")?;
                 process::send(&owners, &listener).during("the listener")?;
             }

@@ -9,7 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
-use sys::rustix::fs::{FileType, Gid, Mode, OFlags, Uid, fchown, fstat, openat};
+use sys::rustix::fs::{FileType, Gid, Mode, OFlags, ResolveFlags, Uid, fchown, fstat, openat, openat2};
 use sys::rustix::io::Errno;
 use sys::seccomp::single::{Giving, Listener, Target};
 
@@ -36,7 +36,12 @@ impl Owners {
             let file = self.file(&giving);
             // Its memory was another's if it has ended meanwhile.
             if listener.waits(&giving) {
-                listener.answer(&giving, file.and_then(|file| self.give(&file, &giving)));
+                let given = match file {
+                    // One of the step's own streams, by way of /proc: no file of the image.
+                    Err(Errno::LOOP) => Ok(()),
+                    file => file.and_then(|file| self.give(&file, &giving)),
+                };
+                listener.answer(&giving, given);
             }
         }
         Ok(())
@@ -72,7 +77,13 @@ impl Owners {
                     };
                 }
                 let flags = if follow { flags } else { flags | OFlags::NOFOLLOW };
-                openat(&self.proc, start.join(std::ffi::OsStr::from_bytes(rest)), flags, Mode::empty())
+                let start = openat(&self.proc, start, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+                // What a link of /proc's says is meant for whoever asks, and that is this process, not the step's.
+                let mut resolve = ResolveFlags::NO_MAGICLINKS;
+                if path.as_bytes().starts_with(b"/") {
+                    resolve |= ResolveFlags::IN_ROOT;
+                }
+                openat2(&start, std::ffi::OsStr::from_bytes(rest), flags, Mode::empty(), resolve)
             }
         }
     }

@@ -175,6 +175,8 @@ pub struct Outcome {
     pub result: Result<Exit, String>,
     /// Paths in the root that were made to mount on and were not there before, deepest last.
     pub stubs: Vec<String>,
+    /// Who the command ran as, by number and group; root if it came to none.
+    pub user: (u32, u32),
 }
 
 /// How a command ended.

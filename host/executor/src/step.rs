@@ -33,14 +33,15 @@ pub fn main() -> i32 {
     }
 }
 
-/// The outcome as text: one line for the end, one for each stub.
+/// The outcome as text: a line for who the command ran as, one for the end, one for each stub.
 fn encode(outcome: &Outcome) -> Vec<u8> {
     let first = match &outcome.result {
         Ok(Exit::Code(code)) => format!("code {code}"),
         Ok(Exit::Signal(signal)) => format!("signal {signal}"),
         Err(reason) => format!("error {}", reason.replace('\n', " ")),
     };
-    let lines = std::iter::once(first).chain(outcome.stubs.iter().filter(|stub| !stub.contains('\n')).cloned());
+    let user = format!("{} {}", outcome.user.0, outcome.user.1);
+    let lines = [user, first].into_iter().chain(outcome.stubs.iter().filter(|stub| !stub.contains('\n')).cloned());
     lines.collect::<Vec<_>>().join("\n").into_bytes()
 }
 
@@ -49,6 +50,8 @@ fn encode(outcome: &Outcome) -> Vec<u8> {
 pub fn read_outcome(path: &std::path::Path) -> Option<Outcome> {
     let text = fs::read_to_string(path).ok()?;
     let mut lines = text.lines();
+    let (uid, gid) = lines.next()?.split_once(' ')?;
+    let user = (uid.parse().ok()?, gid.parse().ok()?);
     let (kind, rest) = lines.next()?.split_once(' ')?;
     let result = match kind {
         "code" => Ok(Exit::Code(rest.parse().ok()?)),
@@ -56,7 +59,7 @@ pub fn read_outcome(path: &std::path::Path) -> Option<Outcome> {
         "error" => Err(rest.to_owned()),
         _ => return None,
     };
-    Some(Outcome { result, stubs: lines.map(str::to_owned).collect() })
+    Some(Outcome { result, stubs: lines.map(str::to_owned).collect(), user })
 }
 
 fn read_spec() -> Result<Spec, String> {
@@ -70,7 +73,7 @@ fn read_spec() -> Result<Spec, String> {
 }
 
 fn run(spec: &Spec) -> Outcome {
-    let failed = |reason: String| Outcome { result: Err(reason), stubs: Vec::new() };
+    let failed = |reason: String| Outcome { result: Err(reason), stubs: Vec::new(), user: (0, 0) };
     let mut flags = UnshareFlags::NEWNS | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS;
     if spec.without_mounts {
         flags = UnshareFlags::empty();
@@ -124,13 +127,17 @@ fn run(spec: &Spec) -> Outcome {
                 return failed(format!("ending what the command has left: {error}"));
             }
             let mut stubs = Vec::new();
-            let mut reason = None;
+            let (mut reason, mut user) = (None, (0, 0));
             if let Err(error) = answered {
                 reason = Some(format!("writing down owners: {error}"));
             }
             for line in told.lines() {
                 match line.split_once(' ') {
                     Some(("stub", stub)) => stubs.push(stub.to_owned()),
+                    Some(("user", text)) => {
+                        let numbers: Vec<u32> = text.split(' ').filter_map(|number| number.parse().ok()).collect();
+                        user = (numbers.first().copied().unwrap_or(0), numbers.get(1).copied().unwrap_or(0));
+                    }
                     Some(("error", text)) => reason = Some(text.to_owned()),
                     _ => {}
                 }
@@ -141,7 +148,7 @@ fn run(spec: &Spec) -> Outcome {
                 (None, Ok(process::Exit::Signal(signal))) => Ok(Exit::Signal(signal)),
                 (None, Err(error)) => Err(format!("waiting: {error}")),
             };
-            Outcome { result, stubs }
+            Outcome { result, stubs, user }
         }
     }
 }
@@ -170,6 +177,9 @@ fn child(
     let (stubs, prepared) = init::prepare(spec);
     for stub in stubs.iter().filter(|stub| !stub.contains('\n')) {
         let _ = writeln!(told, "stub {stub}");
+    }
+    if let Ok((_, user, _)) = &prepared {
+        let _ = writeln!(told, "user {} {}", user.uid, user.gid);
     }
     let (code, reason) = match prepared {
         Ok(_) if spec.argv.is_empty() => process::exit_now(0),

@@ -280,7 +280,8 @@ pub(crate) fn attributes(file: &impl AsFd, at: &Path, entry: &Entry, abilities: 
 }
 
 pub(crate) fn xattrs(at: &Path, entry: &Entry) -> Result<(), Error> {
-    for (name, value) in &entry.xattrs {
+    // An attribute that says whose a file is counts where it was put by whom it is about.
+    for (name, value) in entry.xattrs.iter().filter(|(name, _)| name != sys::owner::ATTRIBUTE) {
         match sys::xattr::set(at, name, value) {
             Ok(()) => {}
             // The index keeps what this place cannot hold: `trusted.` in a user namespace, labels of another system.

@@ -26,21 +26,22 @@ pub struct Changes<'c> {
     pub upper: &'c Path,
     /// What it could not write to.
     pub lowers: &'c [PathBuf],
-    /// Whether attributes say whose files are. Elsewhere they are a step's own to set, and say nothing.
-    pub one_user: bool,
+    /// Where there is one user: attributes say whose files are, and new ones without are this user's, by number and group.
+    /// Elsewhere attributes are a step's own to set, and say nothing.
+    pub one_user: Option<(u32, u32)>,
 }
 
 impl Changes<'_> {
     /// Whose a file is, by what it says itself and by its attributes.
     fn owner(&self, meta: &Metadata, attributes: &[(String, Vec<u8>)]) -> (u32, u32) {
-        let recorded = self.one_user.then(|| sys::owner::of(attributes)).flatten();
+        let recorded = self.one_user.and_then(|_| sys::owner::of(attributes));
         recorded.unwrap_or((meta.uid(), meta.gid()))
     }
 
     fn owner_at(&self, at: &Path, meta: &Metadata) -> Result<(u32, u32), Error> {
         match self.one_user {
-            true => Ok(self.owner(meta, &sys::xattr::list(at).at(at)?)),
-            false => Ok((meta.uid(), meta.gid())),
+            Some(_) => Ok(self.owner(meta, &sys::xattr::list(at).at(at)?)),
+            None => Ok((meta.uid(), meta.gid())),
         }
     }
 }
@@ -126,7 +127,10 @@ impl<W: io::Write> Walk<'_, W> {
         }
         let attributes = sys::xattr::list(&at).at(&at)?;
         let is_opaque = attributes.iter().any(|(name, value)| name.ends_with(".overlay.opaque") && value == b"y");
-        let owner = self.changes.owner(meta, &attributes);
+        let owner = match self.changes.one_user {
+            Some(user) if below.is_none() => sys::owner::of(&attributes).unwrap_or(user),
+            _ => self.changes.owner(meta, &attributes),
+        };
         let entry = Entry {
             kind: kind_of(path, &at, meta, is_opaque && below.is_some(), &mut self.links)?,
             mode: meta.mode() & 0o7777,

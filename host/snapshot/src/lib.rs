@@ -69,7 +69,7 @@ mod tests {
             apply::unpack(source, layer, &target, abilities).expect("a tree");
             let writer = LayerWriter::new(&store, compression, level).expect("a writer");
             let again =
-                diff::write(&diff::Changes { upper: &target, lowers: &[], one_user: false }, writer).expect("a layer");
+                diff::write(&diff::Changes { upper: &target, lowers: &[], one_user: None }, writer).expect("a layer");
             assert_eq!(again, layer, "{compression:?}");
         }
     }

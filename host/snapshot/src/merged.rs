@@ -42,16 +42,27 @@ pub fn change(
 ) -> Result<(), Error> {
     let mut maker = Maker { root: Root::open(target).at(target)?, target, abilities, parent: None };
     let same = same(from, to);
+    // Folders that get other attributes, and those in which something changes, which changes their time.
+    let mut touched: HashSet<&[u8]> = HashSet::new();
     for (path, entry) in from.iter().filter(|(path, _)| !path.is_empty() && !same.contains(path)) {
         let is_folder = entry.is_dir() && to.get(path).map_or_else(|| stays(path), Entry::is_dir);
         if !is_folder {
+            touched.insert(tree::parent(path));
             maker.remove(path)?;
         }
     }
     // Where each file's bytes go: the first of its names, and those that are links to it.
     let mut wanted: BTreeMap<DiffId, BTreeMap<&tree::Path, Vec<&tree::Path>>> = BTreeMap::new();
     for (path, entry) in to.iter().filter(|(path, _)| !path.is_empty() && !same.contains(path)) {
+        let is_there = entry.is_dir() && from.get(path).is_some_and(Entry::is_dir);
+        if !is_there {
+            touched.insert(tree::parent(path));
+        }
+        if from.get(path) != Some(entry) {
+            touched.insert(path);
+        }
         match &entry.kind {
+            Kind::Dir { .. } if is_there => {}
             Kind::Dir { .. } => maker.directory(path)?,
             Kind::File(file) => {
                 let Inode { layer: Some(layer), path: place } = &file.inode else {
@@ -66,8 +77,11 @@ pub fn change(
         let blob = blobs.get(layer).ok_or_else(|| crate::index::missing(*layer))?;
         maker.files(to, File::open(blob).at(blob)?, *layer, files)?;
     }
-    // Writing into a directory changes its time.
-    let directories: Vec<_> = to.iter().filter(|(_, entry)| entry.is_dir()).collect();
+    if from.get(&[]) != to.get(&[]) {
+        touched.insert(&[]);
+    }
+    let directories: Vec<_> =
+        to.iter().filter(|(path, entry)| entry.is_dir() && touched.contains(path.as_slice())).collect();
     for (path, entry) in directories.into_iter().rev() {
         let at = target.join(os(path));
         let folder = match path.is_empty() {
@@ -166,13 +180,20 @@ impl Maker<'_> {
     fn directory(&mut self, path: &[u8]) -> Result<(), Error> {
         let parent = self.parent(path)?;
         // Its own mode comes last: what is in it must be made first.
-        match mkdirat(&parent, os(tree::name(path)), Mode::from_raw_mode(0o700)) {
+        let make = || mkdirat(&parent, os(tree::name(path)), Mode::from_raw_mode(0o700));
+        match make() {
             Err(Errno::EXIST) if self.is_dir(path) => Ok(()),
+            Err(Errno::EXIST) => {
+                self.remove(path)?;
+                make().at(self.target.join(os(path)))
+            }
             result => result.at(self.target.join(os(path))),
         }
     }
 
     fn node(&mut self, path: &[u8], entry: &Entry) -> Result<(), Error> {
+        // A socket that a step has left, say: it is in no layer.
+        self.remove(path)?;
         let at = self.target.join(os(path));
         let (parent, name) = (self.parent(path)?, os(tree::name(path)));
         let make = |kind, (major, minor)| {
@@ -243,8 +264,15 @@ impl Maker<'_> {
     fn file(&mut self, path: &[u8], bytes: &mut dyn Read) -> Result<(), Error> {
         let at = self.target.join(os(path));
         let parent = self.parent(path)?;
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = fs::openat(&parent, os(tree::name(path)), flags, Mode::from_raw_mode(0o600)).at(&at)?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let open = || fs::openat(&parent, os(tree::name(path)), flags, Mode::from_raw_mode(0o600));
+        let fd = match open() {
+            Err(Errno::EXIST) => {
+                self.remove(path)?;
+                open().at(&at)?
+            }
+            result => result.at(&at)?,
+        };
         let mut file = io::BufWriter::with_capacity(PIECE, File::from(fd));
         io::copy(bytes, &mut file).at(&at)?;
         io::Write::flush(&mut file).at(&at)

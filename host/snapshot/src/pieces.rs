@@ -103,7 +103,7 @@ impl Write for Cutter<'_> {
 pub fn pack(tree: &Path, folder: &Path, known: &BTreeMap<Digest, (Digest, u64)>, limit: u64) -> Result<Packed, Error> {
     let cutter = Cutter { folder: folder.to_owned(), known, buffer: Vec::new(), pieces: Vec::new(), size: 0, limit };
     let mut writer = TarWriter::new(cutter);
-    diff::walk(&diff::Changes { upper: tree, lowers: &[], one_user: false }, &mut writer)?;
+    diff::walk(&diff::Changes { upper: tree, lowers: &[], one_user: None }, &mut writer)?;
     let (mut cutter, layer, _) = writer.finish()?;
     while !cutter.buffer.is_empty() {
         cutter.cut().at(folder)?;

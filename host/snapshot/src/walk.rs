@@ -267,12 +267,15 @@ fn is_changed(path: &[u8], now: &Stamp, was: Option<&Stamp>, tree: &Tree, root: 
     if now == was {
         return Ok(false);
     }
+    let Some(known) = tree.get(path) else {
+        // None of the tree's, but of the place that it lies in: nobody's business, unless something else has been written.
+        let content = |stamp: &Stamp| (stamp.mode & 0o170_000, stamp.size, stamp.modified);
+        return Ok(!now.is_dir() && content(now) != content(was));
+    };
     if !now.looks_like(was) {
         return Ok(true);
     }
     let at = root.join(os(path));
-    // A folder of the place that the tree lies in has nothing of its own that could have changed; of a file nothing is known.
-    let Some(known) = tree.get(path) else { return Ok(!now.is_dir()) };
     if content_attributes(&at)? != known.xattrs {
         return Ok(true);
     }

@@ -244,7 +244,7 @@ fn walking_finds_what_an_overlay_finds() {
         }
         let writer = || LayerWriter::new(&store, Compression::None, Level::fast()).unwrap();
         let by_overlay =
-            diff::write(&diff::Changes { upper: &upper, lowers: &unpacked, one_user: false }, writer()).unwrap();
+            diff::write(&diff::Changes { upper: &upper, lowers: &unpacked, one_user: None }, writer()).unwrap();
         let (by_walk, after) = walk::write(&before, &tree, &own, &BTreeSet::new(), writer()).unwrap();
         let with = |layer: DiffId| {
             let stack: Vec<DiffId> = layers.iter().copied().chain([layer]).collect();
@@ -262,7 +262,7 @@ fn walking_finds_what_an_overlay_finds() {
         let mut more: BTreeMap<DiffId, PathBuf> = blobs.clone();
         more.extend([(by_overlay, blob(by_overlay)), (by_walk, blob(by_walk))]);
         let whole = |root: &Path| {
-            let layer = diff::write(&diff::Changes { upper: root, lowers: &[], one_user: false }, writer()).unwrap();
+            let layer = diff::write(&diff::Changes { upper: root, lowers: &[], one_user: None }, writer()).unwrap();
             index::tree(&store, &[layer], &BTreeMap::new()).unwrap()
         };
         merged::change(&tree, &expected, &more, &again, &none, ABILITIES).unwrap();
@@ -284,7 +284,7 @@ fn what_is_put_together_is_what_the_layers_say() {
     fs::create_dir(&own).unwrap();
     merged::change(&Tree::default(), &tree, &blobs, &own, &none, ABILITIES).unwrap();
     let writer = LayerWriter::new(&store, Compression::None, Level::fast()).unwrap();
-    let whole = diff::write(&diff::Changes { upper: &own, lowers: &[], one_user: false }, writer).unwrap();
+    let whole = diff::write(&diff::Changes { upper: &own, lowers: &[], one_user: None }, writer).unwrap();
     let again = index::tree(&store, &[whole], &BTreeMap::new()).unwrap();
     assert_eq!(flat(&again).0, flat(&tree).0);
     // A blob that is another layer's is found out.

@@ -128,6 +128,15 @@ pub fn become_root() -> io::Result<()> {
     }
 }
 
+/// Has root, by number, get no capabilities of the programs that it executes (capabilities(7), SECBIT_NOROOT).
+///
+/// # Errors
+/// As prctl(2).
+pub fn root_is_nobody() -> io::Result<()> {
+    use rustix::thread::{CapabilitiesSecureBits, set_capabilities_secure_bits};
+    Ok(set_capabilities_secure_bits(CapabilitiesSecureBits::NO_ROOT | CapabilitiesSecureBits::NO_ROOT_LOCKED)?)
+}
+
 /// Makes set-user-ID bits mean nothing to this process and what it executes.
 ///
 /// # Errors

@@ -65,6 +65,8 @@ impl Solver {
                 env.push((name.clone(), value.clone()));
             }
         }
+        let entered = self.worker(vertex).await?.enter().await;
+        entered.map_err(|reason| Self::failed(vertex, reason))?;
         let mut held = Held::default();
         let mut mounts = Vec::new();
         for (mount, origin) in step.op.mounts.iter().zip(&step.mount_origins) {

@@ -14,7 +14,7 @@ use snapshot::assemble::Part;
 use snapshot::pieces::Packed;
 use tokio::sync::{mpsc, oneshot};
 
-use super::protocol::{self, Answer, Exit, Reply, Request, RunRequest, Seed, Start, Task};
+use super::protocol::{self, Answer, Exit, InPlace, Reply, Request, RunRequest, Seed, Start, Task};
 use super::setup::{self, Isolation};
 
 /// Takes what a command prints: whether it is its standard error, and the bytes.
@@ -61,17 +61,18 @@ impl Drop for Process {
 }
 
 impl Worker {
-    /// Starts a worker; in place, `kept` must stay as it is. It blocks until the worker is set up.
+    /// Starts a worker. It blocks until the worker is set up.
     ///
     /// # Errors
     /// In words, when it cannot be started or set up.
-    pub fn start(store: &Path, isolation: &Isolation, kept: &[PathBuf]) -> Result<Self, String> {
+    pub(super) fn start(store: &Path, isolation: &Isolation, in_place: InPlace) -> Result<Self, String> {
         let failed = |error: std::io::Error| format!("starting the worker: {error}");
         let (own, theirs) = UnixStream::pair().map_err(failed)?;
         let program = std::env::current_exe().map_err(failed)?;
         let mut command = Command::new(program);
         command.arg0(super::WORKER).env_clear().stdin(Stdio::from(std::os::fd::OwnedFd::from(theirs)));
-        command.stdout(Stdio::null());
+        // What a terminal sends to all is the build's to take: the worker has things to put back, and ends with the socket.
+        command.stdout(Stdio::null()).process_group(0);
         // The worker dies when the *thread* that started it ends, so that is one that waits for it.
         let (started, child) = std::sync::mpsc::channel();
         let (ending, ended) = std::sync::mpsc::channel();
@@ -102,7 +103,7 @@ impl Worker {
             one_user: isolation.has_one_user(),
             binds_proc: isolation.binds_proc,
             without_mounts: isolation.is_without_mounts(),
-            in_place: isolation.is_in_place().then(|| kept.to_vec()),
+            in_place: isolation.is_in_place().then_some(in_place),
         };
         protocol::write(&mut socket, &start).map_err(failed)?;
         if let Some(mapping) = isolation.mapping() {
@@ -154,6 +155,14 @@ impl Worker {
     /// With the first that fails.
     pub async fn probe(&self) -> Result<(), String> {
         self.ask(Task::Probe, None).await.map(|_| ())
+    }
+
+    /// Takes possession of what only one build can have at a time: before the locks of mounts are.
+    ///
+    /// # Errors
+    /// In words.
+    pub async fn enter(&self) -> Result<(), String> {
+        self.ask(Task::Enter, None).await.map(|_| ())
     }
 
     /// Unpacks a layer's blob to its tree.

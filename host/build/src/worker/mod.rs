@@ -19,6 +19,8 @@ pub use setup::{Isolation, Refused};
 
 use std::path::{Path, PathBuf};
 
+use protocol::InPlace;
+
 /// What a worker is started for.
 #[derive(Clone, Debug, Default)]
 pub struct Wish {
@@ -26,6 +28,8 @@ pub struct Wish {
     pub mode: Option<Mode>,
     /// What must stay as it is should they run in this place's root: what the build reads and keeps.
     pub kept: Vec<PathBuf>,
+    /// What of that no step may change: the folders of its contexts.
+    pub read: Vec<PathBuf>,
 }
 
 /// What came of trying one way to isolate steps.
@@ -77,7 +81,7 @@ async fn start_each(store: &Path, wish: &Wish, tried: &mut Vec<Tried>, first: bo
             tried.push(Tried { mode, refused: Some(Refused { missing, help: format!("give --isolation={mode}") }) });
             continue;
         }
-        match start_one(store, &isolation, &wish.kept).await {
+        match start_one(store, &isolation, wish).await {
             Ok(worker) => {
                 tried.retain(|tried| tried.mode != mode);
                 tried.push(Tried { mode, refused: None });
@@ -97,14 +101,15 @@ async fn start_each(store: &Path, wish: &Wish, tried: &mut Vec<Tried>, first: bo
     started
 }
 
-async fn start_one(store: &Path, isolation: &Isolation, kept: &[PathBuf]) -> Result<Worker, String> {
-    let (store, isolation, mut kept) = (store.to_owned(), isolation.clone(), kept.to_vec());
+async fn start_one(store: &Path, isolation: &Isolation, wish: &Wish) -> Result<Worker, String> {
+    let (store, isolation, mut kept) = (store.to_owned(), isolation.clone(), wish.kept.clone());
     kept.push(store.clone());
     kept.extend(std::env::current_exe());
     if setup::is_own_image() {
         kept.push(setup::OWN_IMAGE.into());
     }
-    let started = tokio::task::spawn_blocking(move || Worker::start(&store, &isolation, &kept)).await;
+    let in_place = InPlace { kept, read: wish.read.clone(), may_step_aside: wish.mode.is_none() };
+    let started = tokio::task::spawn_blocking(move || Worker::start(&store, &isolation, in_place)).await;
     let worker = started.map_err(|error| error.to_string())??;
     worker.probe().await?;
     Ok(worker)

@@ -30,6 +30,8 @@ pub(super) enum Task {
     Probe,
     /// Unpack a layer's blob to its tree.
     Unpack { layer: DiffId, blob: PathBuf },
+    /// Take possession of what only one build can have at a time.
+    Enter,
     /// Run a command and make a layer of what it changed.
     Run(Box<RunRequest>),
     /// Make a layer of parts that lie in trees.
@@ -157,8 +159,19 @@ pub(super) struct Start {
     pub(super) binds_proc: bool,
     /// Nothing is mounted: steps change their root to trees of their own, or run in this place's.
     pub(super) without_mounts: bool,
-    /// They run in this place's root, in which these absolute paths must stay as they are.
-    pub(super) in_place: Option<Vec<PathBuf>>,
+    /// They run in this place's root.
+    pub(super) in_place: Option<InPlace>,
+}
+
+/// How steps run in this place's root.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct InPlace {
+    /// Absolute paths that must stay as they are.
+    pub(super) kept: Vec<PathBuf>,
+    /// Those of them that are folders of the build's contexts.
+    pub(super) read: Vec<PathBuf>,
+    /// Whether a step may have a tree of its own instead, where its image has files that something of the place is in the way of.
+    pub(super) may_step_aside: bool,
 }
 
 /// An encoded frame.

@@ -28,7 +28,7 @@ mod place;
 mod step;
 
 use own::Trees;
-use step::Places;
+use step::{Ended, Places};
 
 /// Runs the worker on the socket that is its standard input. Gives the exit code of the process.
 #[must_use]
@@ -99,11 +99,12 @@ fn serve(mut socket: UnixStream) -> io::Result<()> {
     // The build has ended: whatever still runs ends with this process, but where no namespace does.
     let closed = server.close(&threads);
     // A container ends with its first process, and its root goes with it.
-    if let Some(own) = server.own.as_ref().filter(|_| parent.is_none_or(|parent| !parent.is_init())) {
+    let is_over = matches!(closed, Ok(true)) && parent.is_none_or(|parent| !parent.is_init());
+    if let Some(own) = server.own.as_ref().filter(|_| is_over) {
         own.leave();
     }
     std::mem::forget(threads);
-    closed
+    closed.map(|_| ())
 }
 
 fn set_up(socket: &mut UnixStream, start: &Start) -> Result<(), String> {
@@ -163,10 +164,10 @@ impl Server {
         self.binds_proc || self.own.is_some()
     }
 
-    /// Ends what steps still run, and lets them put back what is not theirs.
-    fn close(&self, threads: &[JoinHandle<()>]) -> io::Result<()> {
+    /// Ends what steps still run, and lets them put back what is not theirs; gives whether all have.
+    fn close(&self, threads: &[JoinHandle<()>]) -> io::Result<bool> {
         if !self.has_no_process_namespace() {
-            return Ok(());
+            return Ok(true);
         }
         {
             let _steps = self.steps.lock().unwrap_or_else(PoisonError::into_inner);
@@ -175,8 +176,9 @@ impl Server {
         let start = Instant::now();
         loop {
             sys::process::kill_children(&[])?;
-            if threads.iter().all(JoinHandle::is_finished) || start.elapsed() > LAST {
-                return Ok(());
+            let have_ended = threads.iter().all(JoinHandle::is_finished);
+            if have_ended || start.elapsed() > LAST {
+                return Ok(have_ended);
             }
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -196,6 +198,7 @@ impl Server {
             Task::Merge { stack, target } => {
                 own::merge(&self.store, &stack, &target, self.abilities).map(|()| Answer::Nothing).map_err(text)
             }
+            Task::Enter => self.own.as_ref().map_or(Ok(()), Trees::enter).map(|()| Answer::Nothing),
             Task::Probe => self.probe(id).map(|()| Answer::Nothing),
             Task::Unpack { layer, blob } => self.unpack(layer, &blob).map(|()| Answer::Nothing),
             Task::Run(request) => {
@@ -285,7 +288,7 @@ impl Server {
         }
         let outcome = request.scratch.join("outcome");
         let places = Places { lowers: lowers.clone(), upper: upper.clone(), work, root, outcome };
-        let (exit, stubs) = self.step(id, request, places)?;
+        let Ended { exit, stubs, user } = self.step(id, request, places)?;
         match exit {
             Exit::Code(0) => {}
             exit => return Ok(Answer::Failed(exit)),
@@ -296,7 +299,7 @@ impl Server {
         remove_stubs(&upper, &stubs);
         let level = level(request.compression, request.fast);
         let writer = LayerWriter::new(&self.store, request.compression, level).map_err(|e| e.to_string())?;
-        let one_user = self.abilities.one_user;
+        let one_user = self.abilities.one_user.then_some(user);
         let changes = snapshot::diff::Changes { upper: &upper, lowers: &lowers, one_user };
         let layer = snapshot::diff::write(&changes, writer).map_err(|e| e.to_string())?;
         // What was written is the layer's tree already.

@@ -328,7 +328,10 @@ pub(super) fn refusal(wish: Option<Mode>, tried: &[super::Tried]) -> Refused {
     let of = |tried: &super::Tried| tried.refused.clone().map(|refused| (tried.mode, refused));
     let mut refusals: Vec<(Mode, Refused)> = tried.iter().filter_map(of).collect();
     if let Some(wish) = wish {
-        refusals.retain(|(mode, _)| *mode == wish);
+        let is_of_user = |mode| matches!(mode, Mode::User | Mode::UserBindProc | Mode::UserSingle);
+        // What stands in the way of all user namespaces is told once.
+        let is_told = refusals.iter().any(|(mode, _)| *mode == wish);
+        refusals.retain(|(mode, _)| *mode == wish || !is_told && is_of_user(wish) && *mode == Mode::User);
     }
     // What a user namespace lacks is mended more easily than that this is not the machine's root.
     let Some((_, Refused { help, .. })) = refusals.last().cloned() else {

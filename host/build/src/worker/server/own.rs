@@ -17,7 +17,7 @@ use store::{Scratch, Store};
 use super::place::Place;
 use super::step::Places;
 use super::{Server, level};
-use crate::worker::protocol::{Answer, Exit, RunRequest};
+use crate::worker::protocol::{Answer, Exit, InPlace, Reply, RunRequest};
 
 /// Trees that are kept for steps to come; each is as large as its image.
 const KEPT: usize = 4;
@@ -33,7 +33,7 @@ pub(super) struct Trees {
 /// What must stay in this place's root; taken possession of by the first step.
 #[derive(Debug)]
 struct Root {
-    kept: Vec<PathBuf>,
+    wish: InPlace,
     place: OnceLock<Place>,
     opening: Mutex<()>,
 }
@@ -82,7 +82,7 @@ impl Own {
         if self.stack == layers && !self.snapshot.is_empty() {
             return Ok(());
         }
-        let tree = merged_tree(store, stack).map_err(text)?;
+        let tree = self.grown(store, &layers).map_err(text)?;
         let blobs = stack.iter().cloned().collect();
         let path = self.path();
         match place {
@@ -93,11 +93,24 @@ impl Own {
                 }
                 let stays = |path: &[u8]| place.stays(path);
                 merged::change(&from, &to, &blobs, &path, &stays, abilities).map_err(text)?;
+                place.give_back(&to).map_err(|error| format!("the container's own folders: {error}"))?;
             }
             None => merged::change(&self.tree, &tree, &blobs, &path, &|_| false, abilities).map_err(text)?,
         }
         (self.stack, self.tree) = (layers, tree);
         self.look(place).map_err(text)
+    }
+
+    /// What these layers give: this tree with what is to come on top, if it stands on the same.
+    fn grown(&self, store: &Store, layers: &[DiffId]) -> Result<Tree, snapshot::Error> {
+        let Some(more) = layers.strip_prefix(&self.stack[..]).filter(|_| !self.stack.is_empty()) else {
+            return merged_tree(store, layers);
+        };
+        let mut tree = self.tree.clone();
+        for layer in more {
+            tree.apply(&index::of(store, *layer)?, *layer);
+        }
+        Ok(tree)
     }
 
     fn look(&mut self, place: Option<&Place>) -> Result<(), snapshot::Error> {
@@ -113,28 +126,33 @@ pub(super) fn merge(
     target: &Path,
     abilities: Abilities,
 ) -> Result<(), snapshot::Error> {
-    let tree = merged_tree(store, stack)?;
+    let layers: Vec<DiffId> = stack.iter().map(|(layer, _)| *layer).collect();
+    let tree = merged_tree(store, &layers)?;
     merged::change(&Tree::default(), &tree, &stack.iter().cloned().collect(), target, &|_| false, abilities)
 }
 
-fn merged_tree(store: &Store, stack: &[(DiffId, PathBuf)]) -> Result<Tree, snapshot::Error> {
-    let layers: Vec<DiffId> = stack.iter().map(|(layer, _)| *layer).collect();
-    for layer in &layers {
+fn merged_tree(store: &Store, layers: &[DiffId]) -> Result<Tree, snapshot::Error> {
+    for layer in layers {
         // What no other step has needed yet is made of the blob.
         index::of(store, *layer)?;
     }
-    index::tree(store, &layers, &BTreeMap::new())
+    index::tree(store, layers, &BTreeMap::new())
 }
 
 impl Trees {
     /// For steps that change their root; with what must stay in it, for steps in this place's root.
-    pub(super) fn new(in_place: Option<Vec<PathBuf>>) -> Self {
-        let place = in_place.map(|kept| Root { kept, place: OnceLock::new(), opening: Mutex::default() });
+    pub(super) fn new(in_place: Option<InPlace>) -> Self {
+        let place = in_place.map(|wish| Root { wish, place: OnceLock::new(), opening: Mutex::default() });
         Self { ended: Mutex::default(), place }
     }
 
     pub(super) fn are_in_place(&self) -> bool {
         self.place.is_some()
+    }
+
+    /// Takes possession of this place's root, if steps run in it: before any lock that another build may wait for meanwhile.
+    pub(super) fn enter(&self) -> Result<(), String> {
+        self.place().map(|_| ())
     }
 
     /// This place's root, if steps run in it. It waits until no other build does.
@@ -144,7 +162,8 @@ impl Trees {
         if let Some(place) = root.place.get() {
             return Ok(Some(place));
         }
-        let place = Place::open(&root.kept).map_err(|error| format!("the root of this place: {error}"))?;
+        let place = Place::open(&root.wish.kept, &root.wish.read)
+            .map_err(|error| format!("the root of this place: {error}"))?;
         Ok(Some(root.place.get_or_init(|| place)))
     }
 
@@ -152,6 +171,7 @@ impl Trees {
     fn take(&self, place: Option<&Place>, server: &Server, stack: &[(DiffId, PathBuf)]) -> Result<Own, String> {
         let nearest = {
             let mut trees = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+            trees.retain(|own| own.scratch.is_none() == place.is_some());
             let shared = |own: &Own| own.stack.iter().zip(stack).take_while(|(one, (other, _))| *one == other).count();
             // In place there is one tree. Else one is not taken back: another step may come to stand on what it is.
             let fits = |own: &&Own| place.is_some() || shared(own) == own.stack.len();
@@ -164,23 +184,52 @@ impl Trees {
             (None, Some(_)) => Own::in_place(),
             (None, None) => Own::new(&server.store)?,
         };
+        match own.become_stack(place, &server.store, stack, server.abilities) {
+            Ok(()) => return Ok(own),
+            Err(reason) if place.is_some() => return Err(reason),
+            // A layer that needs those below it to be understood is laid out with them.
+            Err(_) => own = Own::new(&server.store)?,
+        }
         own.become_stack(place, &server.store, stack, server.abilities)?;
+        Ok(own)
+    }
+
+    /// The same; a tree of its own where this place's root has something that must stay in the image's way, unless that root
+    /// was asked for.
+    fn take_or_step_aside(
+        &self,
+        place: Option<&Place>,
+        server: &Server,
+        id: u64,
+        request: &RunRequest,
+    ) -> Result<Own, String> {
+        let refused = match (self.take(place, server, &request.stack), place.and(self.place.as_ref())) {
+            (Err(reason), Some(root)) if root.wish.may_step_aside && sys::privilege::may_chroot() => reason,
+            (taken, _) => return taken,
+        };
+        let reason = refused.split(';').next().unwrap_or_default();
+        let told = format!("{reason}; this command runs in a directory of its own instead (chroot)\n");
+        server.reply(&Reply::Output { id, is_error: true, bytes: told.into_bytes() });
+        let mut own = Own::new(&server.store)?;
+        own.become_stack(None, &server.store, &request.stack, server.abilities)?;
         Ok(own)
     }
 
     /// Leaves this place's root as it was found, where somebody is there to find it.
     pub(super) fn leave(&self) {
         let Some(place) = self.place.as_ref().and_then(|root| root.place.get()) else { return };
-        let known = self.ended.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut trees = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = trees.drain(..).find(|own| own.scratch.is_none());
         let left = match known.map(|own| place.laid_out(&own.tree)) {
             Some(tree) => {
                 let (nothing, stays) = (Tree::default(), |path: &[u8]| place.stays(path));
                 let root = Path::new("/");
                 let abilities = Abilities { devices: false, user_xattrs: false, one_user: false };
                 merged::change(&tree, &nothing, &BTreeMap::new(), root, &stays, abilities).is_ok()
+                    && place.give_back(&nothing).is_ok()
             }
             // A step has failed: what it has left nobody knows.
-            None => place.clear().is_ok(),
+            None => place.clear().and_then(|()| place.give_back(&Tree::default())).is_ok(),
         };
         if left {
             place.forget();
@@ -212,8 +261,12 @@ impl Trees {
         // One at a time, of all builds on this store: two could help each other out of their roots, by handing on a folder
         // that is open; and a cache mount can be in one tree only.
         let _alone = server.store.lock("step without namespaces").map_err(|error| error.to_string())?;
-        let mut own = self.take(place, server, &request.stack)?;
+        let mut own = self.take_or_step_aside(place, server, id, request)?;
         let path = own.path();
+        let place = place.filter(|_| own.scratch.is_none());
+        if let Some(place) = place {
+            request.mounts.iter().try_for_each(|mount| place.can_cover(&mount.target))?;
+        }
         let aside = match place {
             Some(place) => place.aside().map_err(at)?,
             None => path.with_file_name("aside"),
@@ -224,10 +277,15 @@ impl Trees {
             covers.system(&request.surroundings, &request.resolv_conf)?;
             request.mounts.iter().try_for_each(|mount| covers.put(mount))?;
             own.snapshot.settle();
-            self.execute(server, id, request, &path)
+            let watched = place.map(Place::watch).transpose().map_err(text)?.unwrap_or_default();
+            let exit = self.execute(server, id, request, &path)?;
+            place.map_or(Ok(()), |place| place.is_as(&watched)).map(|()| exit)
         })();
         // Whatever has happened: a folder of the machine's may be in it.
         covers.take_away()?;
+        if let Some(place) = place {
+            place.take_root().map_err(|error| format!("/: {error}"))?;
+        }
         match ran? {
             Exit::Code(0) if request.argv.is_empty() => return Ok(Answer::Nothing),
             Exit::Code(0) => {}
@@ -248,6 +306,6 @@ impl Trees {
     fn execute(&self, server: &Server, id: u64, request: &RunRequest, path: &Path) -> Result<Exit, String> {
         let (none, outcome) = (PathBuf::new(), request.scratch.join("outcome"));
         let places = Places { lowers: Vec::new(), upper: path.to_owned(), work: none.clone(), root: none, outcome };
-        Ok(server.step(id, request, places)?.0)
+        Ok(server.step(id, request, places)?.exit)
     }
 }

@@ -4,14 +4,15 @@
 //! something of its own. An image with files where something must stay is refused. At its end a build leaves the root as it found it, unless the container ends with it; what one that was killed has
 //! left, the next one takes away.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use oci::tree::{self, Tree};
+use snapshot::walk::Snapshot;
 use sys::rustix::fs::{FlockOperation, flock};
 use sys::rustix::rand::{GetRandomFlags, getrandom};
 
@@ -29,23 +30,29 @@ pub(super) struct Place {
     kept: BTreeSet<tree::Path>,
     /// Of that, what the build reads and keeps.
     given: BTreeSet<tree::Path>,
-    /// What was there before the first build.
-    own: BTreeSet<tree::Path>,
+    /// What was there before the first build; of folders, with mode, user and group.
+    own: BTreeMap<tree::Path, Option<[u32; 3]>>,
+    /// The folders of the build's contexts.
+    read: Vec<PathBuf>,
     /// In a name that no step knows beforehand.
     random: u64,
     _lock: File,
 }
 
 impl Place {
-    /// Waits until no other build is at work here. `kept` are absolute paths.
+    /// Waits until no other build is at work here. `kept` are absolute paths, and so are the folders that the build has `read`.
     ///
     /// # Errors
     /// When the root cannot be written or read.
-    pub(super) fn open(kept: &[PathBuf]) -> io::Result<Self> {
+    pub(super) fn open(kept: &[PathBuf], read: &[PathBuf]) -> io::Result<Self> {
         let state = Path::new(STATE);
         match fs::DirBuilder::new().mode(0o700).create(state) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
+        }
+        let meta = fs::symlink_metadata(state)?;
+        if !meta.is_dir() || meta.uid() != 0 || meta.mode() & 0o077 != 0 {
+            return Err(io::Error::other(format!("{STATE} is not this program's; take it away")));
         }
         let lock = File::options().create(true).append(true).open(state.join("lock"))?;
         flock(&lock, FlockOperation::LockExclusive)?;
@@ -69,14 +76,22 @@ impl Place {
         let record = state.join(RECORD);
         let mut bytes = [0; 8];
         getrandom(&mut bytes, GetRandomFlags::empty())?;
-        let mut place = Self { kept: all, given, own: BTreeSet::new(), random: u64::from_ne_bytes(bytes), _lock: lock };
+        let mut place = Self {
+            kept: all,
+            given,
+            own: BTreeMap::new(),
+            read: read.to_vec(),
+            random: u64::from_ne_bytes(bytes),
+            _lock: lock,
+        };
         match fs::read(&record) {
-            Ok(text) => place.own = text.split(|byte| *byte == 0).map(<[u8]>::to_vec).collect(),
+            Ok(text) => place.own = postcard::from_bytes(&text).map_err(io::Error::other)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let root = fs::symlink_metadata("/")?;
+                place.own.insert(tree::Path::new(), Some([root.mode() & 0o7777, root.uid(), root.gid()]));
                 place.note(&tree::Path::new())?;
-                let text: Vec<&[u8]> = place.own.iter().map(Vec::as_slice).collect();
                 let mut file = File::create(state.join("own.new"))?;
-                file.write_all(&text.join(&0))?;
+                file.write_all(&postcard::to_stdvec(&place.own).map_err(io::Error::other)?)?;
                 fs::rename(state.join("own.new"), record)?;
             }
             Err(error) => return Err(error),
@@ -118,10 +133,11 @@ impl Place {
             if self.kept.contains(&path) {
                 continue;
             }
-            if entry.file_type()?.is_dir() {
+            let meta = entry.metadata()?;
+            if meta.is_dir() {
                 self.note(&path)?;
             }
-            self.own.insert(path);
+            self.own.insert(path, meta.is_dir().then(|| [meta.mode() & 0o7777, meta.uid(), meta.gid()]));
         }
         Ok(())
     }
@@ -159,12 +175,14 @@ impl Place {
     /// In words, when it has something where something else must stay.
     pub(super) fn visible(&self, image: &Tree) -> Result<Tree, String> {
         let mut visible = Tree::default();
-        for (path, entry) in image.iter() {
+        // The root itself stays as it is: who may write to it may move what must stay.
+        for (path, entry) in image.iter().filter(|(path, _)| !path.is_empty()) {
             let is_dir = entry.is_dir();
             if !self.is_free(path, is_dir)? {
                 continue;
             }
-            if self.own.contains(path) && !(is_dir && fs::symlink_metadata(at(path)).is_ok_and(|there| there.is_dir()))
+            if self.own.contains_key(path)
+                && !(is_dir && fs::symlink_metadata(at(path)).is_ok_and(|there| there.is_dir()))
             {
                 return Err(in_the_way(path));
             }
@@ -176,17 +194,92 @@ impl Place {
     /// What of an image that has been laid out here is its own.
     pub(super) fn laid_out(&self, image: &Tree) -> Tree {
         let mut laid_out = Tree::default();
-        let is_its =
-            |path: &[u8], is_dir: bool| self.is_free(path, is_dir) == Ok(true) && (is_dir || !self.own.contains(path));
+        let is_its = |path: &[u8], is_dir: bool| {
+            self.is_free(path, is_dir) == Ok(true) && (is_dir || !self.own.contains_key(path))
+        };
         for (path, entry) in image.iter().filter(|(path, entry)| is_its(path, entry.is_dir())) {
             laid_out.insert(path.clone(), entry.clone());
         }
         laid_out
     }
 
+    /// Gives the container's own folders their modes and owners back, but for those that the image has as well.
+    ///
+    /// # Errors
+    /// As chmod(2) and chown(2).
+    pub(super) fn give_back(&self, image: &Tree) -> io::Result<()> {
+        self.own.keys().filter(|path| image.get(path).is_none()).try_for_each(|path| self.give_one_back(path))
+    }
+
+    /// The same for the root: who may write to it may move what must stay.
+    ///
+    /// # Errors
+    /// As [`Self::give_back`].
+    pub(super) fn take_root(&self) -> io::Result<()> {
+        self.give_one_back(&[])
+    }
+
+    fn give_one_back(&self, path: &[u8]) -> io::Result<()> {
+        let Some(Some(attributes @ [mode, uid, gid])) = self.own.get(path) else { return Ok(()) };
+        let at = at(path);
+        match fs::symlink_metadata(&at) {
+            Ok(meta) if meta.is_dir() && [meta.mode() & 0o7777, meta.uid(), meta.gid()] != *attributes => {
+                std::os::unix::fs::lchown(&at, Some(*uid), Some(*gid))?;
+                fs::set_permissions(&at, fs::Permissions::from_mode(*mode))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// How what the build reads is now, to be compared with how it is after a step.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub(super) fn watch(&self) -> Result<Vec<(PathBuf, Snapshot)>, snapshot::Error> {
+        let folders = self.read.iter().filter(|folder| folder.is_dir());
+        let watch = |folder: &PathBuf| {
+            // But for what the build itself writes there.
+            let prefix = [&tree::clean(folder.as_os_str().as_bytes())[..], b"/"].concat();
+            let left_out =
+                self.kept.iter().filter_map(|path| path.strip_prefix(&prefix[..]).map(<[u8]>::to_vec)).collect();
+            Ok((folder.clone(), Snapshot::take(folder, &left_out)?))
+        };
+        folders.map(watch).collect()
+    }
+
+    /// What a step has written to the folders that the build reads is in no image.
+    ///
+    /// # Errors
+    /// In words, when it has.
+    pub(super) fn is_as(&self, watched: &[(PathBuf, Snapshot)]) -> Result<(), String> {
+        let now = self.watch().map_err(|error| error.to_string())?;
+        match watched.iter().zip(&now).find(|(before, after)| before != after) {
+            Some(((folder, _), _)) => Err(format!(
+                "in place, the command has changed {}, which is the build context: nothing of that can be in the image; put \
+                 the context elsewhere, or give --isolation=chroot",
+                folder.display()
+            )),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether something can be put to a path for a step and taken away again.
+    ///
+    /// # Errors
+    /// In words, when something must stay there, above it or below it.
+    pub(super) fn can_cover(&self, target: &str) -> Result<(), String> {
+        let root = sys::Root::open(Path::new("/")).map_err(|error| format!("/: {error}"))?;
+        let place = root.resolve(Path::new(target)).map_err(|error| format!("{target}: {error}"))?;
+        let path = tree::clean(place.as_os_str().as_bytes());
+        match ancestors(&path).any(|path| self.kept.contains(path)) || holds(&self.kept, &path) || path.is_empty() {
+            true => Err(in_the_way(&path)),
+            false => Ok(()),
+        }
+    }
+
     /// Whether something is not an image's to take away.
     pub(super) fn stays(&self, path: &[u8]) -> bool {
-        self.own.contains(path) || holds(&self.kept, path)
+        self.own.contains_key(path) || holds(&self.kept, path)
     }
 
     /// The root is as it was found: what is there from now on is the container's own.
@@ -225,6 +318,9 @@ fn at(path: &[u8]) -> PathBuf {
 
 /// Whether one of `paths` is below `path`.
 fn holds(paths: &BTreeSet<tree::Path>, path: &[u8]) -> bool {
+    if path.is_empty() {
+        return true;
+    }
     let below = [path, b"/"].concat();
     paths.range(below.clone()..).next().is_some_and(|next| next.starts_with(&below))
 }
@@ -260,9 +356,10 @@ mod tests {
     use super::*;
 
     fn place(kept: &[&str], given: &[&str], own: &[&str]) -> Place {
-        let set = |paths: &[&str]| paths.iter().map(|path| path.as_bytes().to_vec()).collect();
+        let set = |paths: &[&str]| paths.iter().map(|path| path.as_bytes().to_vec()).collect::<BTreeSet<_>>();
+        let own = set(own).into_iter().map(|path| (path, None)).collect();
         let lock = File::open("/dev/null").expect("it is there");
-        Place { kept: set(&[kept, given].concat()), given: set(given), own: set(own), random: 0, _lock: lock }
+        Place { kept: set(&[kept, given].concat()), given: set(given), own, read: Vec::new(), random: 0, _lock: lock }
     }
 
     #[test]

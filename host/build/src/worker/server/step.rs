@@ -25,9 +25,18 @@ pub(super) struct Places {
     pub(super) outcome: PathBuf,
 }
 
+/// What a step has come to.
+pub(super) struct Ended {
+    pub(super) exit: Exit,
+    /// What was made only to mount on.
+    pub(super) stubs: Vec<String>,
+    /// Who it ran as, by number and group.
+    pub(super) user: (u32, u32),
+}
+
 impl Server {
-    /// Runs a step to its end; gives that, and what was made only to mount on.
-    pub(super) fn step(&self, id: u64, request: &RunRequest, places: Places) -> Result<(Exit, Vec<String>), String> {
+    /// Runs a step to its end.
+    pub(super) fn step(&self, id: u64, request: &RunRequest, places: Places) -> Result<Ended, String> {
         let Places { lowers, upper, work, root, outcome } = places;
         let spec = Spec {
             lowers,
@@ -57,7 +66,7 @@ impl Server {
         let Some(outcome) = executor::step::read_outcome(&outcome) else {
             return Err(if killed { "cancelled".into() } else { "the step's process was killed".into() });
         };
-        Ok((outcome.result?, outcome.stubs))
+        Ok(Ended { exit: outcome.result?, stubs: outcome.stubs, user: outcome.user })
     }
 
     /// Runs a step's process to its end, passing on what it prints; gives whether it was cancelled.
