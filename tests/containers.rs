@@ -13,7 +13,7 @@ use std::process::Output;
 use serde_json::Value;
 use support::docker::{Docker, build_own_images, own_images};
 use support::runc::UserNamespace;
-use support::{Place, all, layers, repository, run, skopeo_inspect};
+use support::{Place, Registry, all, layers, repository, run, skopeo_inspect};
 
 /// A place: what it is called, what docker is told to make it, and how steps are isolated there; none: not at all.
 const PLACES: [(&str, &[&str], Option<&str>); 11] = [
@@ -301,6 +301,67 @@ fn in_place_what_is_the_containers_own_is_in_no_layer() {
         for own in ["netrc", "token", "password", "kept", "lost", "hidden-word"] {
             assert!(!entry.contains(own), "{entry}");
         }
+    }
+}
+
+/// Lines that pipelines were written with for kaniko: with another name of the image, and nothing else.
+#[test]
+fn lines_of_kanikos_run_in_its_place() {
+    let docker = Docker::shared();
+    let (project, registry) = (Place::new(), Registry::open());
+    project.busybox_base();
+    let base = format!("docker://{}/base:1", registry.host);
+    project.ok(&["copy", &format!("oci-layout://{}:1", project.join("base-layout").display()), &base]);
+    let dockerfile = format!(
+        "FROM {0}/base:1 AS build\nARG WORD=none\nCOPY source /source\nRUN [\"/bin/busybox\", \"cp\", \"/source\", \"/made\"]\n\
+         FROM {0}/base:1\nWORKDIR /app\nCOPY --from=build /made /app/made\nRUN [\"/bin/busybox\", \"touch\", \"/app/done\"]\n",
+        registry.host
+    );
+    project.write("workspace/Dockerfile", dockerfile);
+    project.write("workspace/source", "text\n");
+    let folder = project.join("workspace");
+    let (at_workspace, at_builds) =
+        (format!("--volume={}:/workspace", folder.display()), format!("--volume={}:/builds/app", folder.display()));
+    let gitlab = "/kaniko/executor --context \"${CI_PROJECT_DIR}\" --dockerfile \"${CI_PROJECT_DIR}/Dockerfile\" \
+                  --destination \"${CI_REGISTRY_IMAGE}:${CI_COMMIT_TAG}\" --cache=true";
+    let variables =
+        ["CI_PROJECT_DIR=/builds/app", "CI_COMMIT_TAG=1", &format!("CI_REGISTRY_IMAGE={}/gitlab/app", registry.host)]
+            .map(|variable| format!("--env={variable}"));
+    let of_gitlab = [
+        &[&at_builds[..], "--entrypoint="][..],
+        &variables.each_ref().map(String::as_str),
+        &["plywood:debug", "sh", "-c", gitlab],
+    ]
+    .concat();
+    let line = |text: &str| text.replace("NAME", &format!("{}/NAME", registry.host));
+    let lines = [
+        (
+            "circleci",
+            "--dockerfile=Dockerfile --context=dir:///workspace --destination=NAME --cache=true --cache-ttl=24h",
+        ),
+        ("travis", "-f Dockerfile -c /workspace -d NAME --cache --snapshotMode=redo --use-new-run"),
+        ("cloudbuild", "--destination=NAME --cache=true --cache-ttl=6h"),
+        ("plain", "--context /workspace --destination NAME --cache=true"),
+    ]
+    .map(|(name, text)| (name, line(text).replace("NAME", &format!("{name}/app:1"))));
+    let twice = |name: &str, words: &[&str]| {
+        let run = || {
+            let ran = docker.output(&[&["run", "--rm", "--network=host"][..], words].concat());
+            assert!(ran.status.success(), "{name}: {}", all(&ran));
+            all(&ran)
+        };
+        let first = run();
+        assert!(first.contains("commands run in inplace: ") && first.contains(" DONE "), "{name}: {first}");
+        let digest = || skopeo_inspect(&format!("docker://{}/{name}/app:1", registry.host))["Digest"].clone();
+        let (before, second) = (digest(), run());
+        assert!(!second.contains(" DONE ") && second.contains("CACHED"), "{name}: {second}");
+        assert_eq!(digest(), before, "{name}");
+        assert!(support::skopeo_tags(&format!("{}/{name}/app/cache", registry.host)).len() >= 3, "{name}");
+    };
+    twice("gitlab", &of_gitlab);
+    for (name, text) in &lines {
+        let words: Vec<&str> = text.split(' ').collect();
+        twice(name, &[&[&at_workspace[..], "plywood:latest"][..], &words].concat());
     }
 }
 

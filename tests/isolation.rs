@@ -184,6 +184,26 @@ fn a_store_on_an_overlay_is_no_place_for_another() {
     assert!(store["told"].as_str().unwrap().starts_with("on overlay, "), "{store}");
 }
 
+/// Fewer rights than containers have, none back by set-user-ID programs, and a filter.
+#[test]
+fn strict_is_stricter() {
+    let scene = Scene::new();
+    let step = "busybox grep -e NoNewPrivs -e Seccomp: -e CapEff /proc/self/status; \
+        busybox touch /a; busybox chown 33:44 /a; busybox mknod /d c 1 3 2> /dev/null || echo no devices";
+    for (script, mode) in [("exec \"$@\"", "ns-root"), (MASKED, "ns-user-bindproc")] {
+        let (told, layers) = scene.build(script, step, &["--security=strict"]);
+        assert!(told.contains(&format!("commands run in {mode}: ")), "{told}");
+        for line in ["NoNewPrivs:\t1", "Seccomp:\t2", "CapEff:\t00000000800004fb", "no devices"] {
+            assert!(told.contains(line), "{mode}: {line}: {told}");
+        }
+        assert_eq!(entry(layers.last().unwrap(), "a"), (33, 44, 0o644), "{mode}");
+        let (told, _) = scene.build(script, step, &[]);
+        assert!(told.contains("NoNewPrivs:\t0") && told.contains("Seccomp:\t2"), "{told}");
+    }
+    let (told, _) = scene.build(DOCKER, "busybox chown 33:44 /bin", &["--security=strict", "--isolation=chroot"]);
+    assert!(told.contains("commands run in chroot: "), "{told}");
+}
+
 /// With one user in the namespace nothing can be given away: who should have it is written down, and is in the layer.
 #[test]
 fn with_one_user_the_layer_says_whose_files_are() {

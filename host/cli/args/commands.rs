@@ -16,6 +16,11 @@ pub(crate) struct CommandArgs {
     /// folder outside the working directory: buildx.local.delete
     #[arg(long, value_name = "ENTITLEMENT")]
     pub(crate) allow: Vec<String>,
+    /// How closely RUN is held: strict leaves it fewer rights, of which set-user-ID programs give none back (no sudo, no su),
+    /// and filters its system calls in every isolation
+    /// [default: as containers are]
+    #[arg(long, value_name = "HOW")]
+    pub(crate) security: Option<SecurityMode>,
     /// The network of RUNs that do not say
     #[arg(long, value_enum)]
     pub(crate) network: Option<NetworkMode>,
@@ -56,6 +61,15 @@ pub(crate) struct CommandArgs {
     /// Memory nodes to use: 0,1
     #[arg(long, value_name = "LIST")]
     pub(crate) cpuset_mems: Option<String>,
+}
+
+/// `--security`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SecurityMode {
+    /// As containers are.
+    Default,
+    /// With fewer rights.
+    Strict,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -9,7 +9,7 @@ use build::commands::{Commands, Entitlement, Limit, Resources, Surroundings, is_
 use build::ssh::Agent;
 use plan::op::Network;
 
-use crate::args::commands::{CommandArgs, LOCAL_DELETE, NetworkMode};
+use crate::args::commands::{CommandArgs, LOCAL_DELETE, NetworkMode, SecurityMode};
 
 pub(super) fn commands(args: &CommandArgs) -> Result<Commands> {
     let args = &with_resources(args)?;
@@ -27,6 +27,7 @@ pub(super) fn commands(args: &CommandArgs) -> Result<Commands> {
     let surroundings = Surroundings {
         hosts: args.add_host.iter().map(|text| hosts(text)).collect::<Result<Vec<_>>>()?.concat(),
         host_name: None,
+        is_strict: args.security == Some(SecurityMode::Strict),
         shm_size: size("--shm-size", args.shm_size.as_deref())?,
         limits: args.ulimit.iter().map(|text| limit(text)).collect::<Result<_>>()?,
         resources: Resources {
@@ -43,6 +44,9 @@ pub(super) fn commands(args: &CommandArgs) -> Result<Commands> {
             memory_nodes: args.cpuset_mems.clone(),
         },
     };
+    if surroundings.is_strict && allow.contains(&Entitlement::SecurityInsecure) {
+        bail!("--security=strict and --allow security.insecure: one of them must go");
+    }
     let ssh = args.ssh.iter().map(|text| agent(text)).collect::<Result<BTreeMap<_, _>>>()?;
     Ok(Commands { surroundings, network, allow, cache_mount_space: None, ssh })
 }

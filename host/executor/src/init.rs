@@ -77,11 +77,16 @@ pub(crate) fn become_command(spec: &Spec, user: &User, filter: &Filter, owners: 
             (false, true) if spec.upper == Path::new("/") => privilege::in_place(),
             (false, true) => privilege::chrooted(),
         };
+        let strict = spec.surroundings.is_strict;
+        let allowed = if strict { allowed & privilege::STRICT } else { allowed };
         if !spec.privileged {
             privilege::bound(allowed).during("capabilities")?;
         }
-        // Without namespaces there is no right to load it either; the place has its own.
-        if !spec.privileged && !spec.without_mounts {
+        if strict {
+            privilege::no_new_privileges().during("no_new_privs")?;
+        }
+        // Without namespaces there is no right to load it either, unless no program can give rights; the place has its own.
+        if !spec.privileged && (!spec.without_mounts || strict) {
             // Before the privilege to load it is gone. Set-user-ID programs go on working, as they do in containers.
             filter.load().during("the system-call filter")?;
         }

@@ -53,6 +53,8 @@ pub struct Spec {
 pub struct Surroundings {
     /// Names and addresses for /etc/hosts, beyond the usual.
     pub hosts: Vec<(String, String)>,
+    /// Whether commands have fewer rights than containers give, and get none back by set-user-ID programs.
+    pub is_strict: bool,
     /// The host name; none: `plywood`.
     pub host_name: Option<String>,
     /// Size of /dev/shm in bytes; none: 64 MiB.

@@ -24,6 +24,17 @@ pub const CONTAINER: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::KILL)
     .union(CapabilitySet::AUDIT_WRITE);
 
+/// What is left of that where it shall be little: enough to lay out and own files, and to become another user.
+pub const STRICT: CapabilitySet = CapabilitySet::CHOWN
+    .union(CapabilitySet::DAC_OVERRIDE)
+    .union(CapabilitySet::FSETID)
+    .union(CapabilitySet::FOWNER)
+    .union(CapabilitySet::SETGID)
+    .union(CapabilitySet::SETUID)
+    .union(CapabilitySet::SETFCAP)
+    .union(CapabilitySet::NET_BIND_SERVICE)
+    .union(CapabilitySet::KILL);
+
 /// What a process may do that a chroot alone confines: of the container's what this process has, without what would lead
 /// out of the root or to the devices.
 #[must_use]

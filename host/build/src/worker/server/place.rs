@@ -364,24 +364,24 @@ mod tests {
 
     #[test]
     fn what_must_stay_is_in_nobodys_way_but_its_own() {
-        let place = place(&["proc", "tmp", "etc/hosts"], &["work/context"], &[]);
+        let place = place(&["proc", "tmp", "etc/hosts"], &["data/context"], &[]);
         assert_eq!(place.is_free(b"usr/bin/x", false), Ok(true));
         assert_eq!(place.is_free(b"proc", true), Ok(false));
         assert_eq!(place.is_free(b"proc/x", false), Ok(false));
         assert_eq!(place.is_free(b"etc/hosts", false), Ok(false));
-        assert_eq!(place.is_free(b"work", true), Ok(true));
+        assert_eq!(place.is_free(b"data", true), Ok(true));
         assert_eq!(place.is_free(b"tmp", true), Ok(false));
         assert!(place.is_free(b"tmp/x", true).is_err_and(|told| told.contains("/tmp:")));
-        assert!(place.is_free(b"work/context", true).is_err_and(|told| told.contains("/work/context:")));
-        assert!(place.is_free(b"work", false).is_err_and(|told| told.contains("/work:")));
-        assert!(place.is_free(b"work/context/app", false).is_err_and(|told| told.contains("/work/context:")));
-        assert_eq!(place.is_free(b"work/contexts", false), Ok(true));
+        assert!(place.is_free(b"data/context", true).is_err_and(|told| told.contains("/data/context:")));
+        assert!(place.is_free(b"data", false).is_err_and(|told| told.contains("/data:")));
+        assert!(place.is_free(b"data/context/app", false).is_err_and(|told| told.contains("/data/context:")));
+        assert_eq!(place.is_free(b"data/contexts", false), Ok(true));
     }
 
     #[test]
     fn what_was_there_or_holds_what_must_stay_is_not_taken_away() {
-        let place = place(&[], &["work/context"], &["busybox", "busybox/sh"]);
-        for (path, stays) in [("usr", false), ("work", true), ("busybox", true), ("work/other", false)] {
+        let place = place(&[], &["data/context"], &["busybox", "busybox/sh"]);
+        for (path, stays) in [("usr", false), ("data", true), ("busybox", true), ("data/other", false)] {
             assert_eq!(place.stays(path.as_bytes()), stays, "{path}");
         }
     }
