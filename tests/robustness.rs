@@ -538,7 +538,7 @@ fn an_ordinary_users_debris_is_swept() {
 }
 
 #[test]
-fn without_a_range_only_run_is_refused() {
+fn without_a_range_owners_are_written_down() {
     let user = User::new("plywood-none", false);
     let place = &user.place;
     let base = user.base();
@@ -548,8 +548,17 @@ fn without_a_range_only_run_is_refused() {
     let output_flag = format!("type=oci,tar=false,dest={}", layout.display());
     run(user.plywood().args(["build", "-q", "--build-context", &base, "-o", &output_flag]).arg(place.join("context")));
     assert!(layers(&layout).iter().any(|layer| entries(layer).contains(&("data".into(), 33, 34, 0o644))));
-    place.write("context/Dockerfile", "FROM base\nRUN true\n");
-    let refused = output(user.plywood().args(["build", "-q", "--build-context", &base]).arg(place.join("context")));
+    place.write("context/Dockerfile", "FROM base\nRUN busybox touch /made; busybox chown 33:34 /made\n");
+    let build = |more: &[&str]| {
+        let mut command = user.plywood();
+        output(command.args(["build", "--build-context", &base]).args(more).arg(place.join("context")))
+    };
+    let layout = place.join("made");
+    let built = build(&["-o", &format!("type=oci,tar=false,dest={}", layout.display())]);
+    assert!(built.status.success() && all(&built).contains("commands run in ns-user-single: "), "{}", all(&built));
+    assert!(layers(&layout).iter().any(|layer| entries(layer).contains(&("made".into(), 33, 34, 0o644))));
+    // Who wants them exact is told what is missing.
+    let refused = build(&["--no-cache", "--isolation=ns-user"]);
     let text = all(&refused);
     assert_eq!(refused.status.code(), Some(1), "{text}");
     assert!(text.contains("subuid") && text.contains("plywood-none") && text.contains("Dockerfile:2"), "{text}");
