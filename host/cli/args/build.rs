@@ -74,8 +74,8 @@ pub(crate) struct BuildArgs {
     pub(crate) secret: Vec<String>,
     #[command(flatten)]
     pub(crate) commands: CommandArgs,
-    /// How commands are isolated: ns-root, ns-user, ns-user-bindproc, chroot or inplace; `plywood doctor` says which of
-    /// them work here
+    /// How commands are isolated: ns-root, ns-user, ns-user-bindproc, ns-user-single, chroot or inplace; `plywood doctor`
+    /// says which of them work here
     /// [default: the first that does]
     #[arg(long, value_name = "MODE", env = "PLYWOOD_ISOLATION")]
     pub(crate) isolation: Option<String>,

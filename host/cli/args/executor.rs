@@ -282,7 +282,7 @@ switches! {
         pre_cleanup = "false",
         #[arg(env = "KANIKO_CLEANUP")]
         cleanup = "false",
-        /// The builder touches no file of its own container
+        /// The root of a machine is never changed, and a container's not without being asked for
         force = "false",
         force_build_metadata = "false",
         /// Stages that nothing needs are always skipped

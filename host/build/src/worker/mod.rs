@@ -71,13 +71,13 @@ async fn start_each(store: &Path, wish: &Wish, tried: &mut Vec<Tried>, first: bo
             continue;
         }
         // What no one has asked for.
-        let asks = match mode {
-            Mode::Chroot if !setup::is_container() => "containers, which are thrown away",
-            Mode::InPlace if !setup::is_own_image() => "Plywood's own image",
-            _ => "",
+        let only_in = match mode {
+            Mode::Chroot if !setup::is_container() => Some("containers, which are thrown away"),
+            Mode::InPlace if !setup::is_own_image() => Some("Plywood's own image"),
+            _ => None,
         };
-        if first && wish.mode.is_none() && !asks.is_empty() {
-            let missing = format!("it is chosen by itself only in {asks}");
+        if let Some(only_in) = only_in.filter(|_| first && wish.mode.is_none()) {
+            let missing = format!("it is chosen by itself only in {only_in}");
             tried.push(Tried { mode, refused: Some(Refused { missing, help: format!("give --isolation={mode}") }) });
             continue;
         }

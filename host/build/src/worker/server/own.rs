@@ -38,6 +38,28 @@ struct Root {
     opening: Mutex<()>,
 }
 
+/// Why a tree could not be had.
+enum Trouble {
+    /// In this place's root something must stay where the image has something else.
+    InTheWay(String),
+    /// Anything else.
+    Other(String),
+}
+
+impl From<String> for Trouble {
+    fn from(reason: String) -> Self {
+        Self::Other(reason)
+    }
+}
+
+impl From<Trouble> for String {
+    fn from(trouble: Trouble) -> Self {
+        match trouble {
+            Trouble::InTheWay(reason) | Trouble::Other(reason) => reason,
+        }
+    }
+}
+
 /// A tree.
 #[derive(Debug)]
 struct Own {
@@ -75,7 +97,7 @@ impl Own {
         store: &Store,
         stack: &[(DiffId, PathBuf)],
         abilities: Abilities,
-    ) -> Result<(), String> {
+    ) -> Result<(), Trouble> {
         let text = |error: snapshot::Error| error.to_string();
         let layers: Vec<DiffId> = stack.iter().map(|(layer, _)| *layer).collect();
         // A tree without layers may be of none, or new.
@@ -87,7 +109,7 @@ impl Own {
         let path = self.path();
         match place {
             Some(place) => {
-                let (from, to) = (place.laid_out(&self.tree), place.visible(&tree)?);
+                let (from, to) = (place.laid_out(&self.tree), place.visible(&tree).map_err(Trouble::InTheWay)?);
                 if self.stack.is_empty() {
                     place.clear().map_err(|error| format!("making room in /: {error}"))?;
                 }
@@ -98,7 +120,7 @@ impl Own {
             None => merged::change(&self.tree, &tree, &blobs, &path, &|_| false, abilities).map_err(text)?,
         }
         (self.stack, self.tree) = (layers, tree);
-        self.look(place).map_err(text)
+        Ok(self.look(place).map_err(text)?)
     }
 
     /// What these layers give: this tree with what is to come on top, if it stands on the same.
@@ -168,7 +190,7 @@ impl Trees {
     }
 
     /// The tree for a step that stands on these layers: what is nearest to it becomes it.
-    fn take(&self, place: Option<&Place>, server: &Server, stack: &[(DiffId, PathBuf)]) -> Result<Own, String> {
+    fn take(&self, place: Option<&Place>, server: &Server, stack: &[(DiffId, PathBuf)]) -> Result<Own, Trouble> {
         let nearest = {
             let mut trees = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
             trees.retain(|own| own.scratch.is_none() == place.is_some());
@@ -204,8 +226,12 @@ impl Trees {
         request: &RunRequest,
     ) -> Result<Own, String> {
         let refused = match (self.take(place, server, &request.stack), place.and(self.place.as_ref())) {
-            (Err(reason), Some(root)) if root.wish.may_step_aside && sys::privilege::may_chroot() => reason,
-            (taken, _) => return taken,
+            (Err(Trouble::InTheWay(reason)), Some(root))
+                if root.wish.may_step_aside && sys::privilege::may_chroot() =>
+            {
+                reason
+            }
+            (taken, _) => return Ok(taken?),
         };
         let reason = refused.split(';').next().unwrap_or_default();
         let told = format!("{reason}; this command runs in a directory of its own instead (chroot)\n");
@@ -231,6 +257,7 @@ impl Trees {
             // A step has failed: what it has left nobody knows.
             None => place.clear().and_then(|()| place.give_back(&Tree::default())).is_ok(),
         };
+        // Else the next build takes away what is left, by the record.
         if left {
             place.forget();
         }
